@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// The log: one line an event on standard error, "2026-01-31T12:00:00.123Z warn disk vol-1: text".
+#pragma once
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <chrono>
+#include <string_view>
+
+namespace haneul {
+
+enum class LogLevel { kDebug, kInfo, kWarning, kError };
+
+/// Lines below this level are not written. Thread-safe. The start value is kInfo.
+void set_log_level(LogLevel level);
+bool log_enabled(LogLevel level);
+
+/// Writes one line. Line feeds and control characters in the text are escaped, so that a guest or a client
+/// cannot forge lines. Thread-safe.
+void log_line(LogLevel level, std::string_view text);
+
+/// Lets through the first of every interval, for lines that a guest can cause. Thread-safe.
+class LogLimiter {
+ public:
+  explicit LogLimiter(std::chrono::milliseconds interval = std::chrono::seconds(10)) : interval_(interval) {}
+  bool allow();
+
+ private:
+  std::chrono::milliseconds interval_;
+  std::atomic<int64_t> next_ms_{0};
+};
+
+}  // namespace haneul
+
+#define HANEUL_LOG(level, ...)                                                             \
+  do {                                                                                     \
+    if (::haneul::log_enabled(level)) ::haneul::log_line(level, fmt::format(__VA_ARGS__)); \
+  } while (false)
+#define LOG_DEBUG(...) HANEUL_LOG(::haneul::LogLevel::kDebug, __VA_ARGS__)
+#define LOG_INFO(...) HANEUL_LOG(::haneul::LogLevel::kInfo, __VA_ARGS__)
+#define LOG_WARNING(...) HANEUL_LOG(::haneul::LogLevel::kWarning, __VA_ARGS__)
+#define LOG_ERROR(...) HANEUL_LOG(::haneul::LogLevel::kError, __VA_ARGS__)

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/socket.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <filesystem>
+
+#include "base/file.h"
+
+namespace haneul {
+namespace {
+
+class SocketTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char folder[] = "/tmp/haneul-socket-XXXXXX";
+    ASSERT_NE(::mkdtemp(folder), nullptr);
+    folder_ = folder;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::filesystem::path folder_;
+};
+
+TEST_F(SocketTest, PacketsCarryDescriptors) {
+  auto [a, b] = socket_pair(SOCK_SEQPACKET).value();
+  UniqueFd file = make_memfd("x").value();
+  ASSERT_TRUE(write_all_at(file.get(), 0, std::as_bytes(std::span("hi", 2))).ok());
+  int fds[] = {file.get()};
+  ASSERT_TRUE(send_packet(a.get(), "attach", fds).ok());
+  Packet packet = receive_packet(b.get()).value();
+  EXPECT_EQ(packet.text, "attach");
+  ASSERT_EQ(packet.fds.size(), 1u);
+  EXPECT_EQ(file_size(packet.fds[0].get()).value(), 2u);
+  a.reset();
+  EXPECT_EQ(receive_packet(b.get()).error().code(), ErrorCode::kCancelled);
+}
+
+TEST_F(SocketTest, ALiveSocketIsRefusedAndADeadOneReplaced) {
+  auto path = folder_ / "control";
+  {
+    UniqueFd first = listen_unix(path, SOCK_STREAM).value();
+    auto second = listen_unix(path, SOCK_STREAM);
+    ASSERT_FALSE(second.ok());
+    EXPECT_EQ(second.error().message(), path.string() + " is already served by a live process");
+  }
+  EXPECT_TRUE(listen_unix(path, SOCK_STREAM).ok());
+}
+
+TEST_F(SocketTest, PathsLongerThanASocketAddressWork) {
+  auto deep = folder_ / std::string(100, 'a') / std::string(100, 'b');
+  std::filesystem::create_directories(deep);
+  UniqueFd listener = listen_unix(deep / "control", SOCK_STREAM).value();
+  EXPECT_TRUE(connect_unix(deep / "control", SOCK_STREAM).ok());
+}
+
+TEST_F(SocketTest, AFileThatIsNoSocketIsLeftAlone) {
+  ASSERT_TRUE(replace_file(folder_ / "precious", "data").ok());
+  auto listener = listen_unix(folder_ / "precious", SOCK_STREAM);
+  ASSERT_FALSE(listener.ok());
+  EXPECT_EQ(read_file(folder_ / "precious").value(), "data");
+}
+
+}  // namespace
+}  // namespace haneul
