@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// SimFile: a file in memory that completes operations in any order, fails at will and loses power.
+//
+// Power loss: each 512-byte sector keeps what it had at the last completed sync that covers it, or any one of
+// the contents it was given since, independently of every other sector and whether or not the operation had
+// completed. That is every reordering and tearing that a disk can do.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "storage/async_file.h"
+#include "storage/file_task.h"
+
+namespace haneul::storage::testing {
+
+using Random = std::mt19937_64;
+
+inline uint64_t below(Random& random, uint64_t limit) {
+  return random() % limit;
+}
+
+class SimMedium {
+ public:
+  using Sector = std::array<std::byte, 512>;
+  struct Version {
+    uint64_t operation;
+    uint64_t completed_at;  // the clock's time; 0: not yet
+    Sector content;
+  };
+  struct Cell {
+    Sector now{};
+    Sector durable{};
+    std::vector<Version> pending;  // what it was given since
+  };
+
+  std::map<uint64_t, Cell> cells;
+  uint64_t size = 0;
+  uint64_t clock = 1;
+
+  void get(uint64_t offset, std::span<std::byte> out) const {
+    for (size_t done = 0; done < out.size();) {
+      uint64_t at = offset + done;
+      size_t piece = std::min<size_t>(out.size() - done, 512 - at % 512);
+      auto found = cells.find(at / 512);
+      if (found == cells.end()) {
+        std::memset(out.data() + done, 0, piece);
+      } else {
+        std::memcpy(out.data() + done, found->second.now.data() + at % 512, piece);
+      }
+      done += piece;
+    }
+  }
+  /// What a write may leave after a crash, from the moment it is submitted.
+  void promise(uint64_t operation, uint64_t offset, std::span<const std::byte> data) {
+    for_sectors(offset, data, [&](Cell& cell, const Sector& content) {
+      cell.pending.push_back({operation, 0, content});
+    });
+  }
+  /// The operation is complete: this is what reads return now.
+  void put(uint64_t operation, uint64_t offset, std::span<const std::byte> data) {
+    ++clock;
+    for_sectors(offset, data, [&](Cell& cell, const Sector& content) {
+      cell.now = content;
+      for (Version& version : cell.pending) {
+        if (version.operation == operation) version.completed_at = clock;
+      }
+    });
+    size = std::max(size, offset + data.size());
+  }
+  /// What was complete at that time is durable.
+  void settle(uint64_t time) {
+    for (auto& [sector, cell] : cells) {
+      uint64_t newest = 0;
+      for (const Version& version : cell.pending) {
+        if (version.completed_at <= newest || version.completed_at > time) continue;
+        newest = version.completed_at;
+        cell.durable = version.content;
+      }
+      std::erase_if(cell.pending, [&](const Version& version) {
+        return version.completed_at != 0 && version.completed_at <= time;
+      });
+    }
+  }
+  SimMedium after_power_loss(Random& random) const {
+    SimMedium left;
+    left.size = size;
+    for (const auto& [sector, cell] : cells) {
+      size_t pick = below(random, cell.pending.size() + 1);
+      Cell survivor;
+      survivor.now = survivor.durable = pick == 0 ? cell.durable : cell.pending[pick - 1].content;
+      left.cells.emplace(sector, survivor);
+    }
+    return left;
+  }
+
+ private:
+  template <typename Each>
+  void for_sectors(uint64_t offset, std::span<const std::byte> data, Each each) {
+    CHECK(offset % 512 == 0 && data.size() % 512 == 0);
+    for (size_t done = 0; done < data.size(); done += 512) {
+      Sector content;
+      std::memcpy(content.data(), data.data() + done, 512);
+      each(cells[(offset + done) / 512], content);
+    }
+  }
+};
+
+/// One thread. Completions come from step(), in random order.
+class SimFile final : public AsyncFile {
+ public:
+  struct Faults {
+    /// Returns a positive errno to fail an operation: 'r', 'w', 's', 'e' and its offset.
+    std::function<int(char kind, uint64_t offset)> fail;
+    /// One in so many reads and writes is short; 0: none.
+    unsigned short_one_in = 0;
+  };
+
+  SimFile(std::shared_ptr<SimMedium> medium, Random& random) : medium_(std::move(medium)), random_(random) {}
+  ~SimFile() override { CHECK(pending_.empty()); }
+
+  Faults faults;
+
+  size_t pending() const { return pending_.size(); }
+  /// Completes one operation.
+  void step() {
+    size_t pick = below(random_, pending_.size());
+    auto action = std::move(pending_[pick]);
+    pending_[pick] = std::move(pending_.back());
+    pending_.pop_back();
+    action();
+  }
+
+  void read(IoRing&, IoOperation& op, std::span<const iovec> data, uint64_t offset) override {
+    pending_.push_back([this, &op, data, offset] {
+      if (int error = failure('r', offset)) return op.completed(-error);
+      uint64_t length = shortened(total_bytes(data));
+      if (offset >= medium_->size) return op.completed(0);
+      length = std::min(length, medium_->size - offset);
+      std::vector<iovec> pieces;
+      slice_iovecs(data, 0, length, pieces);
+      uint64_t at = offset;
+      for (const iovec& piece : pieces) {
+        medium_->get(at, {static_cast<std::byte*>(piece.iov_base), piece.iov_len});
+        at += piece.iov_len;
+      }
+      op.completed(static_cast<int32_t>(length));
+    });
+  }
+  void write(IoRing&, IoOperation& op, std::span<const iovec> data, uint64_t offset) override {
+    std::vector<std::byte> bytes;
+    for (const iovec& piece : data) {
+      auto* from = static_cast<const std::byte*>(piece.iov_base);
+      bytes.insert(bytes.end(), from, from + piece.iov_len);
+    }
+    bytes.resize(shortened(bytes.size()));
+    uint64_t number = ++medium_->clock;
+    medium_->promise(number, offset, bytes);
+    pending_.push_back([this, &op, bytes = std::move(bytes), offset, number] {
+      // A failed write may have reached the medium in part all the same.
+      if (int error = failure('w', offset)) return op.completed(-error);
+      medium_->put(number, offset, bytes);
+      op.completed(static_cast<int32_t>(bytes.size()));
+    });
+  }
+  void sync(IoRing&, IoOperation& op) override {
+    uint64_t covered = medium_->clock;
+    pending_.push_back([this, &op, covered] {
+      if (int error = failure('s', 0)) return op.completed(-error);
+      medium_->settle(covered);
+      op.completed(0);
+    });
+  }
+  void erase(IoRing& ring, IoOperation& op, Erase, uint64_t offset, uint64_t length) override {
+    if (int error = failure('e', offset)) {
+      pending_.push_back([&op, error] { op.completed(-error); });
+      return;
+    }
+    (void)ring;
+    std::vector<std::byte> zeroes(length);
+    uint64_t number = ++medium_->clock;
+    medium_->promise(number, offset, zeroes);
+    pending_.push_back([this, &op, offset, number, zeroes = std::move(zeroes)] {
+      medium_->put(number, offset, zeroes);
+      op.completed(0);
+    });
+  }
+
+  Status read_now(uint64_t offset, std::span<std::byte> out) override {
+    medium_->get(offset, out);
+    return {};
+  }
+  Status write_now(uint64_t offset, std::span<const std::byte> data) override {
+    uint64_t number = ++medium_->clock;
+    medium_->promise(number, offset, data);
+    medium_->put(number, offset, data);
+    return {};
+  }
+  Status sync_now() override {
+    medium_->settle(medium_->clock);
+    return {};
+  }
+  Result<uint64_t> size() override { return medium_->size; }
+  Status grow(uint64_t size_bytes) override {
+    medium_->size = std::max(medium_->size, size_bytes);
+    return {};
+  }
+  Result<uint64_t> next_data(uint64_t offset, uint64_t limit) override {
+    auto found = medium_->cells.lower_bound(offset / 512);
+    if (found == medium_->cells.end()) return limit;
+    return std::clamp(found->first * 512, offset, limit);
+  }
+
+ private:
+  int failure(char kind, uint64_t offset) { return faults.fail ? faults.fail(kind, offset) : 0; }
+  uint64_t shortened(uint64_t length) {
+    if (faults.short_one_in == 0 || length <= 512 || below(random_, faults.short_one_in) != 0) return length;
+    return (1 + below(random_, length / 512)) * 512;
+  }
+
+  std::shared_ptr<SimMedium> medium_;
+  Random& random_;
+  std::vector<std::function<void()>> pending_;
+};
+
+}  // namespace haneul::storage::testing
