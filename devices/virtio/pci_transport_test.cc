@@ -1,0 +1,779 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "devices/virtio/pci_transport.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "devices/testing/echo_device.h"
+#include "devices/testing/pci_machine.h"
+#include "devices/virtio/pci_format.h"
+#include "devices/virtio/rng.h"
+
+namespace haneul::devices::virtio {
+namespace {
+
+using testing::DriverQueue;
+using testing::EchoDevice;
+using testing::EchoLog;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using testing::PciMachine;
+using testing::VirtioPci;
+
+std::vector<std::byte> text(std::string_view from) {
+  auto data = std::as_bytes(std::span(from));
+  return {data.begin(), data.end()};
+}
+
+struct Transport : ::testing::Test {
+  Transport() {
+    auto made = std::make_unique<EchoDevice>(log);
+    echo = made.get();
+    slot = machine.add(std::move(made));
+    driver = std::make_unique<VirtioPci>(machine, slot);
+  }
+
+  // One request that must be answered.
+  void expect_echo(uint16_t index = 0) {
+    auto request = driver->queue(index).chain().readable(text("hello")).writable(5).submit();
+    driver->kick(index);
+    auto used = driver->wait_used(index);
+    ASSERT_TRUE(used.has_value());
+    EXPECT_EQ(used->head, request.head);
+    EXPECT_EQ(used->written, 5u);
+    EXPECT_EQ(machine.ram.read(request.buffers[1].address, 5), text("hello"));
+  }
+  // The device asked for a reset and told the driver once, and works again after one.
+  void expect_needs_reset() {
+    ASSERT_TRUE(machine.msi.wait_for(driver->data_base(), 1));
+    EXPECT_EQ(driver->status() & kNeedsReset, kNeedsReset);
+    EXPECT_EQ(machine.mmio<uint8_t>(driver->isr_address()) & kIsrConfig, kIsrConfig);
+    driver->reset();
+    driver->start();
+    expect_echo();
+  }
+  uint32_t data(uint32_t vector) const { return driver->data_base() + vector; }
+
+  std::shared_ptr<EchoLog> log = std::make_shared<EchoLog>();
+  PciMachine machine;
+  EchoDevice* echo = nullptr;
+  unsigned slot = 0;
+  std::unique_ptr<VirtioPci> driver;
+};
+
+TEST_F(Transport, IdentityIsAModernDevice) {
+  EXPECT_EQ(machine.config<uint32_t>(slot, 0), 0x10441af4u);
+  EXPECT_EQ(machine.config<uint32_t>(slot, 8), 0xff000001u);
+  EXPECT_EQ(machine.config<uint32_t>(slot, 0x10) & 0xf, 0x4u) << "a 64-bit memory BAR";
+  EXPECT_EQ(driver->queue_count(), 2u);
+}
+
+TEST_F(Transport, CarriesRequestsOnAllQueues) {
+  driver->start();
+  EXPECT_EQ(driver->status(), kAcknowledge | kDriver | kFeaturesOk | kDriverOk);
+  for (int i = 0; i < 100; ++i) {
+    expect_echo(0);
+    expect_echo(1);
+  }
+  EXPECT_EQ(machine.msi.fired(data(0)), 0);
+  EXPECT_EQ(log->served, 200);
+}
+
+TEST_F(Transport, FeaturesAreNegotiated) {
+  uint64_t offered = driver->device_features();
+  EXPECT_EQ(offered, EchoDevice::kFeatureA | EchoDevice::kFeatureB | EchoDevice::kFeatureHigh |
+                         kFeatureVersion1 | kFeatureEventIdx | kFeatureIndirectDesc);
+  driver->set_common<uint32_t>(common::kDeviceFeatureSelect, 2);
+  EXPECT_EQ(driver->common<uint32_t>(common::kDeviceFeature), 0u);
+  driver->set_common<uint32_t>(common::kDeviceFeatureSelect, 0xffffffff);
+  EXPECT_EQ(driver->common<uint32_t>(common::kDeviceFeature), 0u);
+  driver->start(kFeatureVersion1 | EchoDevice::kFeatureA | EchoDevice::kFeatureHigh);
+  EXPECT_EQ(log->features, kFeatureVersion1 | EchoDevice::kFeatureA | EchoDevice::kFeatureHigh);
+}
+
+TEST_F(Transport, FeaturesOkIsRefused) {
+  EXPECT_FALSE(driver->negotiate(EchoDevice::kFeatureA)) << "without VERSION_1";
+  driver->reset();
+  EXPECT_FALSE(driver->negotiate(kFeatureVersion1 | EchoDevice::kFeatureB)) << "the device refuses";
+  driver->reset();
+  driver->set_common<uint32_t>(common::kDriverFeatureSelect, 0);
+  driver->set_common<uint32_t>(common::kDriverFeature, 1u << 5);
+  driver->set_common<uint32_t>(common::kDriverFeatureSelect, 1);
+  driver->set_common<uint32_t>(common::kDriverFeature, 1u);
+  driver->set_common<uint8_t>(common::kStatus, kAcknowledge | kDriver | kFeaturesOk);
+  EXPECT_EQ(driver->status(), kAcknowledge | kDriver) << "a feature that was not offered";
+}
+
+TEST_F(Transport, FeaturesCannotChangeAfterFeaturesOk) {
+  ASSERT_TRUE(driver->negotiate());
+  driver->set_common<uint32_t>(common::kDriverFeatureSelect, 1);
+  uint32_t before = driver->common<uint32_t>(common::kDriverFeature);
+  driver->set_common<uint32_t>(common::kDriverFeature, 0xffffffff);
+  EXPECT_EQ(driver->common<uint32_t>(common::kDriverFeature), before);
+}
+
+TEST_F(Transport, StatusBitsAreOnlyClearedAllAtOnce) {
+  ASSERT_TRUE(driver->negotiate());
+  driver->set_common<uint8_t>(common::kStatus, kAcknowledge);
+  EXPECT_EQ(driver->status(), kAcknowledge | kDriver | kFeaturesOk);
+  driver->set_common<uint8_t>(common::kStatus, kFailed);
+  EXPECT_EQ(driver->status(), kAcknowledge | kDriver | kFeaturesOk | kFailed);
+  driver->set_common<uint8_t>(common::kStatus, kNeedsReset);
+  EXPECT_EQ(driver->status() & kNeedsReset, 0) << "not the driver's to set";
+  driver->reset();
+}
+
+TEST_F(Transport, DriverOkBeforeFeaturesOkNeedsAReset) {
+  driver->set_common<uint8_t>(common::kStatus, kAcknowledge | kDriver | kDriverOk);
+  EXPECT_EQ(driver->status(), kAcknowledge | kDriver | kNeedsReset);
+  EXPECT_EQ(log->activations, 0);
+}
+
+TEST_F(Transport, DriverOkTwiceActivatesOnce) {
+  driver->start();
+  driver->set_common<uint8_t>(common::kStatus, 0xff & ~kNeedsReset);
+  EXPECT_EQ(log->activations, 1);
+  expect_echo();
+}
+
+TEST_F(Transport, ADeviceThatCannotStartNeedsAReset) {
+  echo->refuse = true;
+  driver->start();
+  EXPECT_EQ(driver->status() & kNeedsReset, kNeedsReset);
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+  echo->refuse = false;
+  driver->reset();
+  driver->start();
+  expect_echo();
+}
+
+TEST_F(Transport, ResetForgetsEverything) {
+  driver->start();
+  expect_echo();
+  driver->reset();
+  EXPECT_FALSE(log->running);
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueEnable), 0);
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueSize), 64);
+  EXPECT_EQ(driver->common<uint64_t>(common::kQueueDescriptors), 0u);
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueVector), kNoVector);
+  EXPECT_EQ(driver->common<uint16_t>(common::kConfigVector), kNoVector);
+  driver->start();
+  expect_echo();
+}
+
+TEST_F(Transport, ResetDuringIo) {
+  uint64_t mark = machine.ram.mark();
+  const std::vector<std::byte> pattern(64, std::byte{0x5a});
+  for (int i = 0; i < 50; ++i) {
+    driver->start();
+    std::vector<testing::Request> requests;
+    for (int n = 0; n < 8; ++n) {
+      requests.push_back(driver->queue(0).chain().readable(text("ping")).writable(64).submit());
+    }
+    driver->kick(0);
+    driver->reset();
+    // The guest's kernel has its memory back: nothing of ours writes to it any more.
+    uint16_t used = driver->queue(0).used_index();
+    for (auto& request : requests) machine.ram.write(request.buffers[1].address, pattern);
+    driver->kick(0);
+    for (auto& request : requests) EXPECT_EQ(machine.ram.read(request.buffers[1].address, 64), pattern);
+    EXPECT_EQ(driver->queue(0).used_index(), used);
+    machine.ram.rewind(mark);
+  }
+  driver->start();
+  expect_echo();
+}
+
+TEST_F(Transport, ResetWithRequestsHeldByTheDevice) {
+  driver->start();
+  log->hold = true;
+  driver->queue(0).chain().writable(8).submit();
+  driver->kick(0);
+  driver->reset();
+  log->hold = false;
+  driver->start();
+  expect_echo();
+}
+
+TEST_F(Transport, QueuesNotEnabledAreLeftOut) {
+  ASSERT_TRUE(driver->negotiate());
+  driver->enable_msix();
+  driver->make_queue(1);
+  driver->driver_ok();
+  EXPECT_EQ(machine.doorbells.bound().size(), 1u);
+  driver->kick(0);
+  expect_echo(1);
+}
+
+// ---- Registers ----
+
+TEST_F(Transport, QueueSelectOutOfRangeShowsNoQueue) {
+  for (auto select : std::to_array<uint16_t>({2, 0x7fff, 0xffff})) {
+    driver->set_common<uint16_t>(common::kQueueSelect, select);
+    EXPECT_EQ(driver->common<uint16_t>(common::kQueueSelect), select);
+    EXPECT_EQ(driver->common<uint16_t>(common::kQueueSize), 0);
+    driver->set_common<uint16_t>(common::kQueueSize, 8);
+    driver->set_common<uint16_t>(common::kQueueEnable, 1);
+    driver->set_common<uint64_t>(common::kQueueUsed, 8);
+    driver->set_common<uint16_t>(common::kQueueVector, 0);
+    EXPECT_EQ(driver->common<uint16_t>(common::kQueueEnable), 0);
+    EXPECT_EQ(driver->common<uint64_t>(common::kQueueUsed), 0u);
+  }
+}
+
+TEST_F(Transport, VectorsOutOfRangeReadBackAsNone) {
+  driver->set_common<uint16_t>(common::kConfigVector, 2);
+  EXPECT_EQ(driver->common<uint16_t>(common::kConfigVector), 2);
+  driver->set_common<uint16_t>(common::kConfigVector, 3);
+  EXPECT_EQ(driver->common<uint16_t>(common::kConfigVector), kNoVector);
+  driver->set_common<uint16_t>(common::kQueueVector, 0xfffe);
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueVector), kNoVector);
+}
+
+TEST_F(Transport, AddressesAreWrittenInHalvesOrWhole) {
+  driver->set_common<uint64_t>(common::kQueueDescriptors, 0x1122334455667788);
+  EXPECT_EQ(driver->common<uint32_t>(common::kQueueDescriptors), 0x55667788u);
+  EXPECT_EQ(driver->common<uint32_t>(common::kQueueDescriptors + 4), 0x11223344u);
+  driver->set_common<uint32_t>(common::kQueueDescriptors + 4, 0xaabbccdd);
+  driver->set_common<uint32_t>(common::kQueueDescriptors, 0x01020304);
+  EXPECT_EQ(driver->common<uint64_t>(common::kQueueDescriptors), 0xaabbccdd01020304u);
+}
+
+TEST_F(Transport, OddAccessWidthsAndOffsets) {
+  driver->start();
+  uint64_t bar = driver->bar();
+  // Writes that match no field change nothing; reads of any shape show the bytes that are there.
+  for (uint64_t offset = 0; offset < 0x80; ++offset) {
+    if (offset == common::kStatus) continue;  // one byte is its width
+    machine.set_mmio<uint8_t>(bar + offset, 0xff);
+  }
+  machine.set_mmio<uint64_t>(bar + common::kStatus, 0);
+  machine.set_mmio<uint32_t>(bar + common::kStatus, 0);
+  machine.set_mmio<uint16_t>(bar + common::kStatus, 0);
+  machine.set_mmio<uint32_t>(bar + common::kStatus - 1, 0);
+  EXPECT_EQ(driver->status(), kAcknowledge | kDriver | kFeaturesOk | kDriverOk);
+  EXPECT_EQ(machine.mmio<uint8_t>(bar + common::kNumQueues + 1), 0);
+  EXPECT_EQ(machine.mmio<uint32_t>(bar + common::kNumQueues) & 0xffffff, 0x0f0002u);
+  EXPECT_EQ(machine.mmio<uint64_t>(bar + common::kSize - 4), 0u) << "over the end";
+  EXPECT_EQ(machine.mmio<uint64_t>(bar + 0xffc), 0u) << "over the page";
+  EXPECT_EQ(machine.mmio<uint64_t>(bar + kNotifyPage), 0u);
+  EXPECT_EQ(machine.mmio<uint32_t>(bar + 0x7ffc), 0u) << "a page with nothing in it";
+  machine.set_mmio<uint32_t>(bar + 0x6000, 1);
+  machine.set_mmio<uint8_t>(bar + kIsrPage, 1);
+  machine.set_mmio<uint64_t>(bar + kMsixPendingPage, ~0ull);
+  EXPECT_EQ(machine.mmio<uint64_t>(driver->msix_pending()), 0u) << "the pending bits are read-only";
+  expect_echo();
+}
+
+TEST_F(Transport, DeviceConfigurationIsBounded) {
+  uint64_t config = driver->device_address();
+  machine.set_mmio<uint64_t>(config, 0x0807060504030201);
+  machine.set_mmio<uint16_t>(config + 8, 0x0a09);
+  EXPECT_EQ(machine.mmio<uint64_t>(config + 1), 0x0908070605040302u);
+  EXPECT_EQ(machine.mmio<uint64_t>(config + 4), 0x00000a0908070605u) << "zero beyond its 10 bytes";
+  EXPECT_EQ(machine.mmio<uint32_t>(config + 10), 0u);
+  machine.set_mmio<uint32_t>(config + 8, 0xffffffff);
+  machine.set_mmio<uint32_t>(config + 10, 0xffffffff);
+  EXPECT_EQ(machine.mmio<uint16_t>(config + 8), 0x0a09) << "a write over the end is swallowed";
+}
+
+TEST_F(Transport, ConfigChangesHaveAGenerationAndAnInterrupt) {
+  uint8_t before = driver->common<uint8_t>(common::kGeneration);
+  echo->change_config(0, std::byte{1});
+  EXPECT_EQ(driver->common<uint8_t>(common::kGeneration), static_cast<uint8_t>(before + 1));
+  EXPECT_EQ(driver->config_interrupts(), 0) << "no driver yet";
+  driver->start();
+  echo->change_config(0, std::byte{2});
+  EXPECT_EQ(driver->common<uint8_t>(common::kGeneration), static_cast<uint8_t>(before + 2));
+  EXPECT_EQ(driver->config_interrupts(), 1);
+  EXPECT_EQ(machine.mmio<uint8_t>(driver->isr_address()), kIsrConfig);
+  EXPECT_EQ(machine.mmio<uint8_t>(driver->isr_address()), 0) << "reading clears";
+}
+
+TEST_F(Transport, WithoutMsixTheIsrTells) {
+  ASSERT_TRUE(driver->negotiate());
+  for (uint16_t i = 0; i < 2; ++i) driver->make_queue(i);
+  driver->driver_ok();
+  driver->queue(0).chain().writable(1).submit();
+  driver->kick(0);
+  for (int i = 0; i < 10000 && log->served == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  driver->reset();  // ends the thread, and clears the ISR
+  EXPECT_EQ(machine.mmio<uint8_t>(driver->isr_address()), 0);
+}
+
+// ---- Hostile drivers ----
+
+TEST_F(Transport, QueueRegistersRewrittenAfterEnableAndDriverOkAreIgnored) {
+  driver->start();
+  const QueueLayout& layout = driver->queue(0).layout();
+  QueueLayout other = layout;
+  other.size = 4;
+  other.descriptors.value = other.available.value = other.used.value = 0xfee00000;
+  driver->place_queue(other);
+  driver->set_common<uint16_t>(common::kQueueEnable, 1);
+  driver->set_common<uint16_t>(common::kQueueEnable, 0);
+  EXPECT_EQ(driver->common<uint64_t>(common::kQueueDescriptors), layout.descriptors.value);
+  EXPECT_EQ(driver->common<uint64_t>(common::kQueueAvailable), layout.available.value);
+  EXPECT_EQ(driver->common<uint64_t>(common::kQueueUsed), layout.used.value);
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueSize), layout.size);
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueEnable), 1);
+  expect_echo();
+}
+
+TEST_F(Transport, QueueEnabledAtTheWrongTimeIsIgnored) {
+  DriverQueue early(machine.ram, {});
+  driver->place_queue(early.layout());
+  driver->set_common<uint16_t>(common::kQueueEnable, 1);
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueEnable), 0) << "before FEATURES_OK";
+  ASSERT_TRUE(driver->negotiate());
+  driver->enable_msix();
+  driver->make_queue(0);
+  driver->driver_ok();
+  driver->make_queue(1);
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueEnable), 0) << "after DRIVER_OK";
+  expect_echo();
+}
+
+struct BadQueue {
+  const char* name;
+  void (*spoil)(QueueLayout&);
+};
+
+struct BadQueues : Transport, ::testing::WithParamInterface<BadQueue> {};
+
+TEST_P(BadQueues, NeedsAReset) {
+  ASSERT_TRUE(driver->negotiate());
+  QueueLayout layout = DriverQueue(machine.ram, {}).layout();
+  GetParam().spoil(layout);
+  driver->place_queue(layout);
+  driver->set_common<uint16_t>(common::kQueueEnable, 1);
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueEnable), 0);
+  EXPECT_EQ(driver->status() & kNeedsReset, kNeedsReset);
+  driver->driver_ok();
+  EXPECT_EQ(log->activations, 0);
+  driver->reset();
+  driver->start();
+  expect_echo();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BadQueues,
+    ::testing::Values(BadQueue{"SizeZero", [](QueueLayout& q) { q.size = 0; }},
+                      BadQueue{"SizeNotAPowerOfTwo", [](QueueLayout& q) { q.size = 12; }},
+                      BadQueue{"SizeAboveTheMaximum", [](QueueLayout& q) { q.size = 128; }},
+                      BadQueue{"SizeHuge", [](QueueLayout& q) { q.size = 0x8000; }},
+                      BadQueue{"DescriptorsMisaligned", [](QueueLayout& q) { q.descriptors.value += 4; }},
+                      BadQueue{"AvailableMisaligned", [](QueueLayout& q) { q.available.value += 1; }},
+                      BadQueue{"UsedMisaligned", [](QueueLayout& q) { q.used.value += 2; }},
+                      BadQueue{"DescriptorsNowhere", [](QueueLayout& q) { q.descriptors.value = 0; }},
+                      BadQueue{"UsedAtDeviceRegisters", [](QueueLayout& q) { q.used.value = 0x4000000000; }},
+                      BadQueue{"UsedAtEcam", [](QueueLayout& q) { q.used.value = 0xe0000000; }},
+                      BadQueue{"AvailableOverTheEnd", [](QueueLayout& q) { q.available.value = 17_MiB - 4; }},
+                      BadQueue{"DescriptorsWrap", [](QueueLayout& q) { q.descriptors.value = ~15ull; }}),
+    [](const auto& param) { return param.param.name; });
+
+TEST_F(Transport, NotifyOutOfRangeRingsNothing) {
+  driver->start();
+  uint64_t notify = driver->bar() + kNotifyPage;
+  for (uint64_t offset : {8u, 0x100u, 0xffcu, 2u, 1u}) machine.set_mmio<uint16_t>(notify + offset, 0xffff);
+  machine.set_mmio<uint64_t>(notify, ~0ull);
+  expect_echo();
+}
+
+TEST_F(Transport, NotifyBeforeDriverOkRingsNothing) {
+  ASSERT_TRUE(driver->negotiate());
+  driver->make_queue(0);
+  driver->kick(0);
+  EXPECT_EQ(log->activations, 0);
+}
+
+TEST_F(Transport, AViolationIsLatchedAndAResetHeals) {
+  driver->start();
+  driver->queue(0).offer(0xffff);
+  driver->kick(0);
+  expect_needs_reset();
+}
+
+TEST_F(Transport, ManyViolationsInterruptOnce) {
+  driver->start();
+  driver->queue(0).offer(0xffff);
+  driver->queue(1).set_available_index(0x4000);
+  driver->kick(0);
+  driver->kick(1);
+  ASSERT_TRUE(machine.msi.wait_for(data(0), 1));
+  for (int i = 0; i < 100; ++i) driver->kick(0);
+  driver->reset();
+  EXPECT_EQ(driver->config_interrupts(), 1);
+}
+
+TEST_F(Transport, OtherDevicesRunOnBesideABrokenOne) {
+  unsigned second = machine.add(std::make_unique<EchoDevice>());
+  VirtioPci other(machine, second);
+  other.start();
+  driver->start();
+  driver->queue(0).chain().readable_at(GuestAddress{0xfee00000}, 4).submit();
+  driver->kick(0);
+  ASSERT_TRUE(machine.msi.wait_for(data(0), 1));
+  other.queue(0).chain().readable(text("x")).writable(1).submit();
+  other.kick(0);
+  EXPECT_TRUE(other.wait_used(0).has_value());
+  EXPECT_EQ(other.status() & kNeedsReset, 0);
+}
+
+TEST_F(Transport, DmaAimedAtDeviceRegistersIsAViolation) {
+  driver->start();
+  // The device's own notification page: a write there would ring its doorbell from its own thread.
+  driver->queue(0).chain().writable_at(GuestAddress{driver->bar() + kNotifyPage}, 4).submit();
+  driver->kick(0);
+  expect_needs_reset();
+}
+
+// ---- Doorbells ----
+
+TEST_F(Transport, DoorbellsAreBoundWhileTheDriverRuns) {
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+  driver->start();
+  EXPECT_THAT(machine.doorbells.bound(), ElementsAre(GuestAddress{driver->doorbell_address(0)},
+                                                     GuestAddress{driver->doorbell_address(1)}));
+  driver->reset();
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+}
+
+TEST_F(Transport, DoorbellsFollowTheBar) {
+  driver->start();
+  uint64_t before = driver->doorbell_address(0);
+  machine.set_config<uint32_t>(slot, 0x10, 0x00100000);
+  EXPECT_EQ(driver->bar(), 0x4000100000u);
+  EXPECT_THAT(machine.doorbells.bound(), ElementsAre(GuestAddress{0x4000103000}, GuestAddress{0x4000103004}));
+  EXPECT_FALSE(machine.doorbells.ring(GuestAddress{before}));
+  expect_echo();
+}
+
+TEST_F(Transport, DoorbellsGoWithMemoryDecoding) {
+  driver->start();
+  machine.set_config<uint16_t>(slot, 4, 4);
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+  machine.set_config<uint16_t>(slot, 4, 6);
+  EXPECT_EQ(machine.doorbells.bound().size(), 2u);
+  expect_echo();
+}
+
+TEST_F(Transport, DoorbellsAreNotBoundOutsideTheWindows) {
+  driver->start();
+  machine.set_config<uint32_t>(slot, 0x14, 0);
+  machine.set_config<uint32_t>(slot, 0x10, 0x00100000);  // over RAM
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+}
+
+TEST_F(Transport, WithoutDoorbellsNotifyingExits) {
+  machine.doorbells.refuse(true);
+  driver->start();
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+  expect_echo();
+}
+
+// ---- MSI-X ----
+
+TEST_F(Transport, MessagesAreTheGuests) {
+  driver->start();
+  expect_echo(1);
+  EXPECT_EQ(machine.msi.last().address, 0xfee00000u);
+  EXPECT_EQ(machine.msi.last().data, data(2));
+}
+
+TEST_F(Transport, MaskedVectorsWaitAndFireWhenUnmasked) {
+  driver->start();
+  uint64_t entry = driver->msix_table();
+  machine.set_mmio<uint32_t>(entry + 12, 1);
+  echo->change_config(0, std::byte{1});
+  echo->change_config(0, std::byte{2});
+  EXPECT_EQ(driver->config_interrupts(), 0);
+  EXPECT_EQ(machine.mmio<uint64_t>(driver->msix_pending()), 1u);
+  EXPECT_EQ(machine.mmio<uint32_t>(driver->msix_pending() + 4), 0u);
+  machine.set_mmio<uint32_t>(entry + 12, 0);
+  EXPECT_EQ(driver->config_interrupts(), 1) << "once, however often it waited";
+  EXPECT_EQ(machine.mmio<uint64_t>(driver->msix_pending()), 0u);
+}
+
+TEST_F(Transport, FunctionMaskHoldsAllVectors) {
+  driver->start();
+  machine.set_config<uint16_t>(slot, driver->msix_capability() + 2, 0xc000);
+  echo->change_config(0, std::byte{1});
+  EXPECT_EQ(driver->config_interrupts(), 0);
+  EXPECT_EQ(machine.mmio<uint64_t>(driver->msix_pending()), 1u);
+  machine.set_config<uint16_t>(slot, driver->msix_capability() + 2, 0x8000);
+  EXPECT_EQ(driver->config_interrupts(), 1);
+}
+
+TEST_F(Transport, AMaskedVectorWaitsForBothMasks) {
+  driver->start();
+  uint32_t control = driver->msix_capability() + 2;
+  machine.set_mmio<uint32_t>(driver->msix_table() + 12, 1);
+  machine.set_config<uint16_t>(slot, control, 0xc000);
+  echo->change_config(0, std::byte{1});
+  machine.set_config<uint16_t>(slot, control, 0x8000);
+  EXPECT_EQ(driver->config_interrupts(), 0);
+  machine.set_mmio<uint32_t>(driver->msix_table() + 12, 0);
+  EXPECT_EQ(driver->config_interrupts(), 1);
+}
+
+TEST_F(Transport, AChangedMessageIsUsedAfterTheUnmask) {
+  driver->start();
+  echo->change_config(0, std::byte{1});
+  uint64_t entry = driver->msix_table();
+  machine.set_mmio<uint32_t>(entry + 12, 1);
+  machine.set_mmio<uint32_t>(entry + 8, 0x4242);
+  machine.set_mmio<uint64_t>(entry, 0x1fee01003);
+  echo->change_config(0, std::byte{2});
+  machine.set_mmio<uint32_t>(entry + 12, 0);
+  EXPECT_EQ(machine.msi.fired(0x4242), 1);
+  EXPECT_EQ(machine.msi.last().address, 0x1fee01000u) << "messages are dwords";
+  EXPECT_EQ(machine.mmio<uint64_t>(entry + 8), 0x4242u);
+}
+
+TEST_F(Transport, WithMsixOffNothingFiresOrWaits) {
+  driver->start();
+  uint32_t control = driver->msix_capability() + 2;
+  machine.set_config<uint16_t>(slot, control, 0);
+  echo->change_config(0, std::byte{1});
+  machine.set_config<uint16_t>(slot, control, 0x8000);
+  EXPECT_EQ(driver->config_interrupts(), 0);
+}
+
+TEST_F(Transport, ResetForgetsPendingInterrupts) {
+  driver->start();
+  machine.set_mmio<uint32_t>(driver->msix_table() + 12, 1);
+  echo->change_config(0, std::byte{1});
+  driver->reset();
+  machine.set_mmio<uint32_t>(driver->msix_table() + 12, 0);
+  EXPECT_EQ(driver->config_interrupts(), 0);
+}
+
+TEST_F(Transport, MsixTableTakesWholeDwordsOnly) {
+  uint64_t entry = driver->msix_table();
+  machine.set_mmio<uint64_t>(entry, 0x1122334455667788);
+  machine.set_mmio<uint64_t>(entry + 8, 0x00000000deadbeef);
+  machine.set_mmio<uint8_t>(entry, 0xff);
+  machine.set_mmio<uint16_t>(entry + 2, 0xffff);
+  machine.set_mmio<uint32_t>(entry + 1, 0xffffffff);
+  machine.set_mmio<uint64_t>(entry + 4, ~0ull);
+  EXPECT_EQ(machine.mmio<uint64_t>(entry), 0x1122334455667788u);
+  EXPECT_EQ(machine.mmio<uint64_t>(entry + 8), 0xdeadbeefu);
+  EXPECT_EQ(machine.mmio<uint16_t>(entry), 0u);
+  uint64_t beyond = driver->msix_table() + 3 * 16;
+  machine.set_mmio<uint32_t>(beyond, 1);
+  EXPECT_EQ(machine.mmio<uint32_t>(beyond), 0u);
+  EXPECT_EQ(machine.mmio<uint64_t>(driver->msix_pending() + 8), 0u);
+}
+
+TEST_F(Transport, TableSizeIsWhatItSays) {
+  EXPECT_EQ(machine.config<uint16_t>(slot, driver->msix_capability() + 2) & 0x7ff, 2u);
+  machine.set_config<uint16_t>(slot, driver->msix_capability() + 2, 0x07ff);
+  EXPECT_EQ(machine.config<uint16_t>(slot, driver->msix_capability() + 2), 2u);
+}
+
+TEST(TransportVectors, TooFewIsAnErrorAndGivesThemBack) {
+  PciMachine machine(2);
+  auto function = PciTransport::create(std::make_unique<EchoDevice>(), machine.ram.memory(), machine.msi,
+                                       machine.doorbells, machine.threads);
+  EXPECT_EQ(function.error().message(), "MSI-X vector: no vector is left");
+  EXPECT_EQ(machine.msi.free_vectors(), 2u);
+}
+
+// ---- Access through the configuration space (section 4.1.4.9) ----
+
+struct PciAccess : Transport {
+  uint32_t at() const { return driver->access_capability(); }
+  void aim(uint8_t bar, uint32_t offset, uint32_t length) {
+    machine.set_config<uint8_t>(slot, at() + 4, bar);
+    machine.set_config<uint32_t>(slot, at() + 8, offset);
+    machine.set_config<uint32_t>(slot, at() + 12, length);
+  }
+};
+
+TEST_F(PciAccess, ReadsAndWritesTheBar) {
+  aim(0, common::kNumQueues, 2);
+  EXPECT_EQ(machine.config<uint16_t>(slot, at() + 16), 2u);
+  aim(0, common::kQueueSelect, 2);
+  machine.set_config<uint16_t>(slot, at() + 16, 1);
+  EXPECT_EQ(driver->common<uint16_t>(common::kQueueSelect), 1);
+  aim(0, common::kStatus, 1);
+  machine.set_config<uint8_t>(slot, at() + 16, kAcknowledge);
+  EXPECT_EQ(driver->status(), kAcknowledge);
+}
+
+TEST_F(PciAccess, RingsADoorbell) {
+  driver->start();
+  driver->queue(1).chain().readable(text("x")).writable(1).submit();
+  aim(0, kNotifyPage + 4, 2);
+  machine.set_config<uint16_t>(slot, at() + 16, 1);
+  EXPECT_TRUE(driver->wait_used(1).has_value());
+}
+
+TEST_F(PciAccess, BadWindowsLeadNowhere) {
+  machine.set_config<uint32_t>(slot, at() + 16, 0x12345678);
+  for (auto [bar, offset, length] : {std::tuple{1u, common::kStatus, 1u},
+                                     {0u, common::kNumQueues, 0u},
+                                     {0u, common::kNumQueues, 3u},
+                                     {0u, common::kNumQueues + 1, 2u},
+                                     {0u, 0u, 8u},
+                                     {0u, kBarSize, 4u},
+                                     {0u, 0xfffffffcu, 4u},
+                                     {0u, kBarSize - 1, 4u},
+                                     {0xffu, 0u, 0xffffffffu}}) {
+    aim(static_cast<uint8_t>(bar), offset, length);
+    EXPECT_EQ(machine.config<uint32_t>(slot, at() + 16), 0x12345678u);
+  }
+}
+
+TEST_F(PciAccess, WorksWithMemoryDecodingOff) {
+  machine.set_config<uint16_t>(slot, 4, 0);
+  aim(0, common::kNumQueues, 2);
+  EXPECT_EQ(machine.config<uint16_t>(slot, at() + 16), 2u);
+}
+
+// ---- Hot-unplug ----
+
+TEST_F(Transport, ForcedRemovalWhileTheGuestUsesTheDevice) {
+  driver->start();
+  std::atomic<bool> stop = false;
+  uint64_t bar = driver->bar();
+  std::thread vcpu([&] {
+    while (!stop) {
+      machine.set_mmio<uint16_t>(bar + kNotifyPage, 0);
+      machine.mmio<uint8_t>(bar + common::kStatus);
+      machine.mmio<uint32_t>(PciMachine::config_address(slot, 0));
+    }
+  });
+  for (int i = 0; i < 16; ++i) driver->queue(0).chain().writable(4096).submit();
+  driver->kick(0);
+  auto device = machine.root.remove(slot).value();
+  device.reset();
+  EXPECT_TRUE(log->destroyed);
+  EXPECT_FALSE(log->running);
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+  EXPECT_EQ(machine.msi.free_vectors(), 1024u);
+  stop = true;
+  vcpu.join();
+}
+
+TEST_F(Transport, EjectFromAVcpuWhileAnotherResetsTheDevice) {
+  for (int i = 0; i < 30; ++i) {
+    unsigned hot = machine.plug(std::make_unique<EchoDevice>());
+    VirtioPci plugged(machine, hot);
+    plugged.start();
+    std::thread vcpu(
+        [&, address = plugged.bar() + common::kStatus] { machine.set_mmio<uint8_t>(address, 0); });
+    machine.root.request_unplug(hot).value();
+    machine.set_mmio<uint32_t>(PciMachine::kHotplugBase + 8, 1u << hot);
+    EXPECT_EQ(machine.config<uint16_t>(hot, 0), 0xffff);
+    vcpu.join();
+  }
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+}
+
+// ---- Several vCPUs ----
+
+TEST_F(Transport, EverybodyAtOnce) {
+  driver->start();
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> vcpus;
+  uint64_t bar = driver->bar();
+  vcpus.emplace_back([&] {
+    for (uint32_t i = 0; !stop; ++i) {
+      machine.set_config<uint16_t>(slot, 4, i % 2 != 0 ? 6 : 4);
+      machine.set_config<uint16_t>(slot, driver->msix_capability() + 2, i % 3 != 0 ? 0x8000 : 0xc000);
+    }
+  });
+  vcpus.emplace_back([&] {
+    for (uint32_t i = 0; !stop; ++i) {
+      machine.set_mmio<uint32_t>(bar + kMsixTablePage + 16 + 12, i & 1);
+      machine.set_mmio<uint16_t>(bar + common::kQueueVector, static_cast<uint16_t>(i % 4));
+      machine.mmio<uint8_t>(bar + kIsrPage);
+      machine.mmio<uint64_t>(bar + kMsixPendingPage);
+    }
+  });
+  vcpus.emplace_back([&] {
+    while (!stop) echo->change_config(1, std::byte{3});
+  });
+  for (int i = 0; i < 300; ++i) {
+    if (driver->queue(0).free_descriptors() >= 2)
+      driver->queue(0).chain().readable(text("a")).writable(1).submit();
+    machine.set_mmio<uint16_t>(bar + kNotifyPage, 0);
+    while (driver->queue(0).take_used()) {
+    }
+    if (i % 100 == 50) machine.set_mmio<uint8_t>(bar + common::kStatus, 0);
+  }
+  stop = true;
+  for (auto& vcpu : vcpus) vcpu.join();
+  machine.set_config<uint16_t>(slot, 4, 6);
+  driver->reset();
+  driver->start();
+  expect_echo();
+}
+
+// ---- Entropy ----
+
+struct RngTest : ::testing::Test {
+  RngTest() : driver(machine, machine.add(make_rng().value())) { driver.start(); }
+  PciMachine machine;
+  VirtioPci driver;
+};
+
+TEST_F(RngTest, FillsWhatItIsGiven) {
+  auto request = driver.queue(0).chain().writable(300).writable(32).submit();
+  driver.kick(0);
+  auto used = driver.wait_used(0);
+  ASSERT_TRUE(used.has_value());
+  EXPECT_EQ(used->written, 332u);
+  EXPECT_NE(machine.ram.read(request.buffers[1].address, 32), std::vector<std::byte>(32, std::byte{0xa5}));
+  EXPECT_EQ(machine.config<uint16_t>(1, 2), 0x1044);
+}
+
+TEST_F(RngTest, BoundsARequest) {
+  auto request = driver.queue(0).chain().writable(60000).writable(60000).submit();
+  driver.kick(0);
+  EXPECT_EQ(driver.wait_used(0)->written, kMaxRngBytes);
+  auto tail = machine.ram.read(GuestAddress{request.buffers[1].address.value + 5536}, 60000 - 5536);
+  EXPECT_EQ(tail, std::vector<std::byte>(60000 - 5536, std::byte{0xa5}));
+}
+
+TEST_F(RngTest, AnswersARequestWithoutRoomWithNothing) {
+  driver.queue(0).chain().readable(text("no room")).submit();
+  driver.kick(0);
+  EXPECT_EQ(driver.wait_used(0)->written, 0u);
+}
+
+TEST_F(RngTest, KeepsUpThroughTheIndexWrap) {
+  GuestAddress buffer = machine.ram.allocate(16);
+  int done = 0;
+  for (int i = 0; i < 70000; ++i) {
+    driver.queue(0).chain().writable_at(buffer, 16).submit();
+    if (driver.queue(0).wants_doorbell()) driver.kick(0);
+    if (driver.queue(0).free_descriptors() == 0) {
+      ASSERT_TRUE(driver.wait_used(0).has_value());
+      ++done;
+    }
+    while (driver.queue(0).take_used()) ++done;
+  }
+  while (done < 70000) {
+    ASSERT_TRUE(driver.wait_used(0).has_value()) << done;
+    ++done;
+  }
+}
+
+TEST_F(RngTest, ResetWhileAsked) {
+  for (int i = 0; i < 50; ++i) {
+    for (int n = 0; n < 16; ++n) driver.queue(0).chain().writable(1024).submit();
+    driver.kick(0);
+    driver.reset();
+    driver.start();
+  }
+}
+
+}  // namespace
+}  // namespace haneul::devices::virtio
