@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/arch/x86_64/tables.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+
+#include "base/endian.h"
+#include "vmm/arch/x86_64/boot.h"
+#include "vmm/arch/x86_64/cpuid.h"
+#include "vmm/arch/x86_64/layout.h"
+
+namespace haneul::vmm::x86 {
+namespace {
+
+class TablesTest : public ::testing::Test {
+ protected:
+  template <typename T>
+  T at(uint64_t gpa) {
+    return load_le<T>(ram_.data() + gpa);
+  }
+  unsigned sum(uint64_t gpa, uint64_t size) {
+    unsigned total = 0;
+    for (uint64_t i = 0; i < size; ++i) total += std::to_integer<unsigned>(ram_[gpa + i]);
+    return total & 0xff;
+  }
+  std::string text(uint64_t gpa, size_t size) {
+    return std::string(reinterpret_cast<const char*>(ram_.data() + gpa), size);
+  }
+  std::vector<std::byte> ram_ = std::vector<std::byte>(4_MiB);
+  devices::GuestMemory memory_{{{{0}, ram_.size(), ram_.data()}}};
+};
+
+TEST_F(TablesTest, AcpiTablesAreLinkedAndSumToZero) {
+  ASSERT_TRUE(write_acpi_tables(memory_, 128_MiB, 4).ok());
+  ASSERT_EQ(text(kAcpiGpa, 8), "RSD PTR ");
+  EXPECT_EQ(sum(kAcpiGpa, 20), 0u);
+  EXPECT_EQ(sum(kAcpiGpa, 36), 0u);
+  uint64_t xsdt = at<uint64_t>(kAcpiGpa + 24);
+  std::map<std::string, uint64_t> tables;
+  for (uint64_t entry = xsdt + 36; entry < xsdt + at<uint32_t>(xsdt + 4); entry += 8) {
+    uint64_t table = at<uint64_t>(entry);
+    tables[text(table, 4)] = table;
+    EXPECT_EQ(sum(table, at<uint32_t>(table + 4)), 0u) << text(table, 4);
+  }
+  ASSERT_TRUE(tables.contains("FACP") && tables.contains("APIC") && tables.contains("MCFG"));
+
+  uint64_t fadt = tables["FACP"];
+  EXPECT_EQ(at<uint32_t>(fadt + 4), 276u);
+  EXPECT_TRUE(at<uint32_t>(fadt + 112) & (1u << 20)) << "hardware-reduced";
+  EXPECT_EQ(at<uint16_t>(fadt + 109) & 2, 0) << "no 8042";
+  EXPECT_EQ(at<uint64_t>(fadt + 120), kPowerGpa + 8) << "reset register";
+  EXPECT_EQ(at<uint64_t>(fadt + 248), kPowerGpa) << "sleep control register";
+  uint64_t dsdt = at<uint64_t>(fadt + 140);
+  EXPECT_EQ(text(dsdt, 4), "DSDT");
+  EXPECT_EQ(sum(dsdt, at<uint32_t>(dsdt + 4)), 0u);
+
+  uint64_t madt = tables["APIC"];
+  EXPECT_EQ(at<uint32_t>(madt + 4), 44u + 4 * 8 + 12);
+}
+
+TEST_F(TablesTest, TheHighWindowMovesAboveLargeMemory) {
+  EXPECT_EQ(mmio64_gpa(1_GiB), 256_GiB);
+  EXPECT_EQ(mmio64_gpa(255_GiB), 256_GiB);
+  EXPECT_EQ(mmio64_gpa(384_GiB), 512_GiB);
+  ASSERT_TRUE(write_acpi_tables(memory_, 384_GiB, 1).ok());
+  std::string area = text(kAcpiGpa, kAcpiBytes);
+  std::string window(8, '\0');
+  store_le<uint64_t>(window.data(), 512_GiB);
+  EXPECT_NE(area.find("M64B\x0e" + window), std::string::npos);
+}
+
+TEST_F(TablesTest, SmbiosSaysEc2) {
+  ASSERT_TRUE(write_smbios(memory_, 128_MiB, 1, {"ec2a1b2c-3d4e-5f60-7182-93a4b5c6d7e8", "t2.micro"}).ok());
+  ASSERT_EQ(text(kSmbiosGpa, 5), "_SM3_");
+  EXPECT_EQ(sum(kSmbiosGpa, 24), 0u);
+  uint64_t table = at<uint64_t>(kSmbiosGpa + 16);
+  std::string all = text(table, at<uint32_t>(kSmbiosGpa + 12));
+  EXPECT_NE(all.find("ec2a1b2c-3d4e-5f60-7182-93a4b5c6d7e8"), std::string::npos) << "the serial";
+  EXPECT_NE(all.find(std::string("\x2c\x1b\x2a\xec\x4e\x3d\x60\x5f\x71\x82", 10)), std::string::npos)
+      << "the UUID";
+  EXPECT_NE(all.find("t2.micro"), std::string::npos);
+  EXPECT_EQ(static_cast<uint8_t>(all[all.size() - 6]), 127) << "the end structure";
+}
+
+TEST_F(TablesTest, RefusesAUuidThatIsNone) {
+  for (const char* bad :
+       {"", "ec2", "ec2a1b2c-3d4e-5f60-7182-93a4b5c6d7eg", "ec2a1b2c-3d4e-5f60-7182-93a4b5c6d7e8a"}) {
+    auto written = write_smbios(memory_, 128_MiB, 1, {bad, ""});
+    ASSERT_FALSE(written.ok()) << bad;
+    EXPECT_EQ(written.error().message(), fmt::format("'{}' is not a UUID", bad));
+  }
+}
+
+TEST_F(TablesTest, RefusesALongCommandLine) {
+  KernelImage kernel;
+  kernel.max_command_line = 10;
+  auto written = write_boot_data(memory_, ram_.size(), kernel, {}, "01234567890");
+  ASSERT_FALSE(written.ok());
+  EXPECT_EQ(written.error().message(), "the kernel's command line has 11 bytes, at most 10 are possible");
+}
+
+TEST_F(TablesTest, TheMemoryMapCoversAllRam) {
+  ASSERT_TRUE(write_boot_data(memory_, 5_GiB, KernelImage{}, {}, "quiet").ok());
+  uint64_t ram = 0;
+  for (unsigned i = 0; i < at<uint8_t>(kZeroPageGpa + 0x1e8); ++i) {
+    uint64_t entry = kZeroPageGpa + 0x2d0 + i * 20;
+    if (at<uint32_t>(entry + 16) == 1) ram += at<uint64_t>(entry + 8);
+  }
+  EXPECT_EQ(ram, 5_GiB - (kHighRamGpa - kLowRamEnd));
+  EXPECT_EQ(text(kCommandLineGpa, 6), std::string("quiet\0", 6));
+}
+
+kvm_cpuid_entry2 leaf(uint32_t function) {
+  kvm_cpuid_entry2 entry{};
+  entry.function = function;
+  return entry;
+}
+
+TEST(Cpuid, TellsTopologyAndHypervisor) {
+  auto entries = guest_cpuid({leaf(1), leaf(0xb), leaf(0x80000002), leaf(0x80000008)}, 2, 6, true);
+  unsigned levels = 0;
+  for (const auto& e : entries) {
+    if (e.function == 1) {
+      EXPECT_TRUE(e.ecx & (1u << 31));
+      EXPECT_TRUE(e.ecx & (1u << 24));
+      EXPECT_EQ(e.ebx >> 24, 2u);
+      EXPECT_EQ((e.ebx >> 16) & 0xff, 6u);
+    }
+    if (e.function == 0xb) {
+      ++levels;
+      EXPECT_EQ(e.edx, 2u);
+      if (e.index == 1) {
+        EXPECT_EQ(e.eax, 3u) << "three bits number six cores";
+        EXPECT_EQ(e.ebx, 6u);
+      }
+    }
+    if (e.function == 0x80000008) {
+      EXPECT_EQ(e.ecx & 0xff, 5u);
+    }
+    if (e.function == 0x80000002) {
+      EXPECT_EQ(std::memcmp(&e.eax, "Hane", 4), 0);
+    }
+  }
+  EXPECT_EQ(levels, 3u);
+}
+
+}  // namespace
+}  // namespace haneul::vmm::x86

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/launch/launch.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <tuple>
+
+#include "base/file.h"
+#include "base/socket.h"
+
+namespace haneul::launch {
+namespace {
+
+/// The arguments and the descriptors that stay open across exec, both ready before fork: between fork and
+/// exec a process that had threads may only make system calls.
+class Command {
+ public:
+  explicit Command(const std::filesystem::path& program) { words_.push_back(program.string()); }
+  void add(std::string_view option) { words_.push_back(fmt::format("--{}", option)); }
+  void add(std::string_view option, std::string value) {
+    add(option);
+    words_.push_back(std::move(value));
+  }
+  std::string pass(const UniqueFd& fd) {
+    kept_.push_back(fd.get());
+    return fmt::format("fd:{}", fd.get());
+  }
+  std::string pass_number(const UniqueFd& fd) {
+    kept_.push_back(fd.get());
+    return std::to_string(fd.get());
+  }
+  std::span<const int> kept() const { return kept_; }
+  std::vector<char*> argv() {
+    std::vector<char*> list;
+    for (std::string& word : words_) list.push_back(word.data());
+    list.push_back(nullptr);
+    return list;
+  }
+
+ private:
+  std::vector<std::string> words_;
+  std::vector<int> kept_;
+};
+
+void add_disks(Command& command, const std::vector<Disk>& disks) {
+  for (const Disk& disk : disks) {
+    std::string text = fmt::format("file={},format={},id={}", command.pass(disk.file),
+                                   disk.format == DiskFormat::kRaw ? "raw" : "overlay", disk.id);
+    if (disk.base) text += fmt::format(",base={}", command.pass(disk.base));
+    if (disk.read_only) text += ",ro";
+    command.add("disk", std::move(text));
+  }
+}
+
+void add_nics(Command& command, const std::vector<Nic>& nics) {
+  for (const Nic& nic : nics) {
+    const auto& m = nic.mac;
+    command.add("net", fmt::format("tap={},mac={:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x},mtu={}",
+                                   command.pass(nic.tap), m[0], m[1], m[2], m[3], m[4], m[5], nic.mtu));
+  }
+}
+
+/// A socket file that goes away again unless the launch comes to a good end. Somebody else's is never
+/// touched.
+class SocketFile {
+ public:
+  Status listen(const std::filesystem::path& path, int type) {
+    fd_ = TRY(listen_unix(path, type));
+    path_ = path;
+    return {};
+  }
+  ~SocketFile() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  SocketFile() = default;
+  SocketFile(SocketFile&& other) noexcept
+      : fd_(std::move(other.fd_)), path_(std::exchange(other.path_, std::filesystem::path())) {}
+  SocketFile& operator=(SocketFile&&) = delete;
+
+  void keep() { path_.clear(); }
+  const UniqueFd& fd() const { return fd_; }
+
+ private:
+  UniqueFd fd_;
+  std::filesystem::path path_;
+};
+
+struct Channels {
+  SocketFile control;
+  SocketFile console;
+  UniqueFd ready_read;
+  UniqueFd ready_write;
+};
+
+Command make_command(const Spec& spec, const Channels& channels) {
+  Command command(spec.program);
+  command.add("memory", std::to_string(spec.memory_bytes));
+  command.add("vcpus", std::to_string(spec.vcpus));
+  if (spec.huge_pages) command.add("huge-pages");
+  command.add("uuid", spec.uuid);
+  if (!spec.product.empty()) command.add("product", spec.product);
+  command.add("kvm-fd", command.pass_number(spec.kvm));
+  command.add("kernel", command.pass(spec.kernel));
+  for (const UniqueFd& initrd : spec.initrds) command.add("initrd", command.pass(initrd));
+  command.add("cmdline", spec.command_line);
+  add_disks(command, spec.disks);
+  add_nics(command, spec.nics);
+  command.add("control", command.pass(channels.control.fd()));
+  command.add("console-listener", command.pass(channels.console.fd()));
+  command.add("console-ring", command.pass(spec.console_ring));
+  command.add("status", command.pass(spec.status));
+  command.add("ready-fd", command.pass_number(channels.ready_write));
+  if (spec.jail.enabled) {
+    command.add("jail");
+    if (spec.jail.uid) command.add("uid", std::to_string(*spec.jail.uid));
+    if (spec.jail.gid) command.add("gid", std::to_string(*spec.jail.gid));
+  }
+  return command;
+}
+
+// In the child, after fork: only system calls.
+[[noreturn]] void become_vmm(char* const* argv, std::span<const int> kept, int log, int null, int cgroup) {
+  ::setsid();
+  if (cgroup >= 0) std::ignore = ::write(cgroup, "0", 1);
+  ::dup2(null, STDIN_FILENO);
+  ::dup2(null, STDOUT_FILENO);
+  ::dup2(log, STDERR_FILENO);
+  for (int fd : kept) ::fcntl(fd, F_SETFD, 0);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  char* const environment[] = {nullptr};
+  ::execve(argv[0], argv, environment);
+  ::_exit(127);
+}
+
+Result<uint64_t> start_ticks_of(pid_t pid) {
+  std::string stat = TRY(read_file(fmt::format("/proc/{}/stat", pid)));
+  // The name in parentheses may hold anything; the fields are counted from its end.
+  size_t at = stat.rfind(')');
+  for (int field = 2; field < 22 && at != std::string::npos; ++field) at = stat.find(' ', at + 1);
+  if (at == std::string::npos) return make_error(ErrorCode::kInternal, "/proc/{}/stat is too short", pid);
+  return std::strtoull(stat.c_str() + at, nullptr, 10);
+}
+
+Result<UniqueFd> open_pidfd(pid_t pid) {
+  UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!fd) return errno_error("pidfd_open of {}", pid);
+  return fd;
+}
+
+// The VMM's word that it entered the guest, its end, or the deadline.
+Status await_ready(const Process& process, const UniqueFd& ready, const UniqueFd& status,
+                   std::chrono::milliseconds timeout) {
+  pollfd waits[] = {{ready.get(), POLLIN, 0}};
+  int count = 0;
+  do {
+    count = ::poll(waits, 1, static_cast<int>(timeout.count()));
+  } while (count < 0 && errno == EINTR);
+  char byte = 0;
+  if (count > 0 && ::read(ready.get(), &byte, 1) == 1) return {};
+  kill_process(process);
+  if (count == 0) {
+    return make_error(ErrorCode::kTimeout, "the VMM did not start the guest within {} s",
+                      timeout.count() / 1000);
+  }
+  Ending ending = read_ending(status.get());
+  return make_error(
+      ErrorCode::kIo, "the VMM could not start: {}",
+      ending.reason == "failed" ? ending.detail : "it ended without a reason, see the instance's log");
+}
+
+// The VMM may belong to its guest by now: nothing that it answers is taken to be of the right type.
+std::string text_of(const nlohmann::json& reply, const char* key) {
+  auto found = reply.find(key);
+  return found != reply.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+ErrorCode code_from(std::string_view text) {
+  for (int i = 0; i <= static_cast<int>(ErrorCode::kInternal); ++i) {
+    if (name(static_cast<ErrorCode>(i)) == text) return static_cast<ErrorCode>(i);
+  }
+  return ErrorCode::kInternal;
+}
+
+Result<Channels> make_channels(const Spec& spec) {
+  Channels channels;
+  TRY(channels.control.listen(spec.control_socket, SOCK_SEQPACKET));
+  TRY(channels.console.listen(spec.console_socket, SOCK_STREAM));
+  int pipe_fds[2];
+  if (::pipe2(pipe_fds, O_CLOEXEC) != 0) return errno_error("pipe");
+  channels.ready_read.reset(pipe_fds[0]);
+  channels.ready_write.reset(pipe_fds[1]);
+  return channels;
+}
+
+Result<Process> start(const Spec& spec, std::chrono::milliseconds timeout) {
+  Channels channels = TRY(make_channels(spec));
+  UniqueFd null = TRY(open_file("/dev/null", O_RDWR));
+  UniqueFd cgroup;
+  if (!spec.jail.cgroup.empty()) cgroup = TRY(open_file(spec.jail.cgroup / "cgroup.procs", O_WRONLY));
+  if (::access(spec.program.c_str(), X_OK) != 0) return errno_error("cannot run {}", spec.program.string());
+  std::ignore = ::ftruncate(spec.status.get(), 0);
+  Command command = make_command(spec, channels);
+  std::vector<char*> argv = command.argv();
+  int log = spec.log ? spec.log.get() : null.get();
+
+  pid_t pid = ::fork();
+  if (pid < 0) return errno_error("fork");
+  if (pid == 0) become_vmm(argv.data(), command.kept(), log, null.get(), cgroup.get());
+
+  Process process;
+  process.pid = pid;
+  process.pidfd = TRY(open_pidfd(pid));
+  auto ticks = start_ticks_of(pid);
+  channels.ready_write.reset();
+  TRY(await_ready(process, channels.ready_read, spec.status, timeout));
+  process.start_ticks = TRY(std::move(ticks));
+  channels.control.keep();
+  channels.console.keep();
+  return process;
+}
+
+}  // namespace
+
+Result<Process> launch(Spec spec, std::chrono::milliseconds timeout) {
+  return start(spec, timeout);
+}
+
+Result<Process> find_process(pid_t pid, uint64_t start_ticks) {
+  Process process;
+  process.pid = pid;
+  process.pidfd = TRY(open_pidfd(pid));
+  process.start_ticks = TRY(start_ticks_of(pid));
+  if (process.start_ticks != start_ticks) {
+    return make_error(ErrorCode::kNotFound, "process {} is another one by now", pid);
+  }
+  return process;
+}
+
+void kill_process(const Process& process) {
+  if (::syscall(SYS_pidfd_send_signal, process.pidfd.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH)
+    return;
+  pollfd wait{process.pidfd.get(), POLLIN, 0};
+  while (::poll(&wait, 1, -1) < 0 && errno == EINTR) {
+  }
+  reap_process(process);
+}
+
+void reap_process(const Process& process) {
+  siginfo_t info{};
+  // P_PIDFD; ECHILD says that it is not our child, which is fine.
+  (void)::waitid(static_cast<idtype_t>(3), static_cast<id_t>(process.pidfd.get()), &info, WEXITED | WNOHANG);
+}
+
+Ending read_ending(int status_fd) {
+  Ending ending{"vanished", ""};
+  char text[8192];
+  ssize_t got = ::pread(status_fd, text, sizeof text, 0);
+  if (got <= 0) return ending;
+  auto parsed = nlohmann::json::parse(text, text + got, nullptr, false);
+  if (!parsed.is_object() || text_of(parsed, "reason").empty()) return ending;
+  ending.reason = text_of(parsed, "reason");
+  ending.detail = text_of(parsed, "detail");
+  return ending;
+}
+
+Result<VmmClient> VmmClient::connect(const std::filesystem::path& control_socket) {
+  UniqueFd socket = TRY(connect_unix(control_socket, SOCK_SEQPACKET));
+  timeval deadline{10, 0};
+  if (::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof deadline) != 0 ||
+      ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &deadline, sizeof deadline) != 0) {
+    return errno_error("setsockopt");
+  }
+  return VmmClient(std::move(socket));
+}
+
+Result<std::string> VmmClient::request(const std::string& text, std::vector<UniqueFd> fds) {
+  std::vector<int> numbers;
+  for (const UniqueFd& fd : fds) numbers.push_back(fd.get());
+  TRY(send_packet(socket_.get(), text, numbers).context("VMM"));
+  Packet packet = TRY(receive_packet(socket_.get()).context("VMM"));
+  auto reply = nlohmann::json::parse(packet.text, nullptr, false);
+  if (!reply.is_object())
+    return make_error(ErrorCode::kInternal, "the VMM answered something that is not JSON");
+  auto verdict = reply.find("ok");
+  if (verdict == reply.end() || !verdict->is_boolean())
+    return make_error(ErrorCode::kInternal, "the VMM answered neither yes nor no");
+  if (!verdict->get<bool>()) return Error(code_from(text_of(reply, "code")), text_of(reply, "error"));
+  return packet.text;
+}
+
+namespace {
+
+std::string op(std::string_view name) {
+  return nlohmann::json{{"op", name}}.dump();
+}
+
+Status done(Result<std::string> reply) {
+  TRY(std::move(reply));
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> VmmClient::state() {
+  return text_of(nlohmann::json::parse(TRY(request(op("state")))), "state");
+}
+
+Result<std::string> VmmClient::statistics() {
+  return text_of(nlohmann::json::parse(TRY(request(op("statistics")))), "statistics");
+}
+
+Status VmmClient::press_power_button() {
+  return done(request(op("power-button")));
+}
+Status VmmClient::reset() {
+  return done(request(op("reset")));
+}
+Status VmmClient::pause() {
+  return done(request(op("pause")));
+}
+Status VmmClient::resume() {
+  return done(request(op("resume")));
+}
+Status VmmClient::shut_down() {
+  return done(request(op("shut-down")));
+}
+
+Status VmmClient::attach_disk(Disk disk) {
+  nlohmann::json text = {{"op", "attach-disk"},
+                         {"id", disk.id},
+                         {"format", disk.format == DiskFormat::kRaw ? "raw" : "overlay"},
+                         {"read_only", disk.read_only}};
+  std::vector<UniqueFd> fds;
+  fds.push_back(std::move(disk.file));
+  if (disk.base) fds.push_back(std::move(disk.base));
+  return done(request(text.dump(), std::move(fds)));
+}
+
+Status VmmClient::detach_disk(std::string_view id, bool force) {
+  return done(request(nlohmann::json{{"op", "detach-disk"}, {"id", id}, {"force", force}}.dump()));
+}
+
+Status VmmClient::resize_disk(std::string_view id, uint64_t size_bytes) {
+  return done(request(nlohmann::json{{"op", "resize-disk"}, {"id", id}, {"size_bytes", size_bytes}}.dump()));
+}
+
+Result<std::vector<std::string>> VmmClient::disk_ids() {
+  auto reply = nlohmann::json::parse(TRY(request(op("disk-ids"))));
+  std::vector<std::string> ids;
+  for (const auto& id : reply["ids"]) {
+    if (!id.is_string()) return make_error(ErrorCode::kInternal, "the VMM named a disk that is not text");
+    ids.push_back(id.get<std::string>());
+  }
+  return ids;
+}
+
+}  // namespace haneul::launch

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// launch(): starts one haneul-vmm process for one instance, and hands it everything it will ever use as file
+// descriptors. The VMM opens nothing itself: no file, no device, no socket.
+//
+// The process outlives the daemon. Its control socket is a file in the instance's folder, so that the next
+// daemon finds it again with VmmClient::connect(); its last words are in the status file, and its console in
+// a ring file.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace haneul::launch {
+
+/// How a disk's file is to be read. Declared by whoever opened it, never guessed from content.
+enum class DiskFormat { kRaw, kOverlay };
+
+struct Disk {
+  /// The volume's id, which the guest sees as the disk's serial, at most 20 bytes ("vol-" + 16 or fewer are
+  /// kept).
+  std::string id;
+  DiskFormat format = DiskFormat::kRaw;
+  bool read_only = false;
+  UniqueFd file;
+  /// For an overlay: the image beneath it, opened read-only. None: zeroes.
+  UniqueFd base;
+};
+
+struct Nic {
+  /// A tap with IFF_VNET_HDR, IFF_NO_PI and as many queues as it has descriptors here (one).
+  UniqueFd tap;
+  std::array<uint8_t, 6> mac{};
+  uint16_t mtu = 1500;
+};
+
+/// What the VMM becomes before it touches anything of the guest's.
+struct Jail {
+  /// The user and group to be, when the launcher is root; otherwise the VMM maps itself in a user namespace.
+  std::optional<uid_t> uid;
+  std::optional<gid_t> gid;
+  /// A cgroup v2 folder to enter, if there is one.
+  std::filesystem::path cgroup;
+  /// Off only for debugging with tools that the filter forbids.
+  bool enabled = true;
+};
+
+struct Spec {
+  std::filesystem::path program;  ///< the haneul-vmm to run
+  std::string instance_id;        ///< for logs and SMBIOS: "i-0123456789abcdef0"
+  std::string uuid;               ///< SMBIOS system UUID, 36 characters, begins with "ec2"
+  std::string product;            ///< SMBIOS product name: the instance type
+  uint64_t memory_bytes = 0;
+  unsigned vcpus = 1;  ///< 1 to 32
+  bool huge_pages = false;
+  UniqueFd kvm;                   ///< /dev/kvm, read-write
+  UniqueFd kernel;                ///< ELF vmlinux or bzImage, told apart by their headers
+  std::vector<UniqueFd> initrds;  ///< loaded one after the other, each padded to 4 bytes
+  std::string command_line;       ///< at most 2047 bytes
+  std::vector<Disk> disks;        ///< the first is /dev/vda
+  std::vector<Nic> nics;
+  std::filesystem::path control_socket;  ///< made by launch(), SOCK_SEQPACKET
+  std::filesystem::path
+      console_socket;     ///< made by launch(), SOCK_STREAM: the ring's content, then live; input back
+  UniqueFd console_ring;  ///< read-write file, see base/console_ring.h
+  UniqueFd status;        ///< read-write file: the VMM's last words as JSON, {"reason":…,"detail":…}
+  UniqueFd log;           ///< becomes the VMM's standard error
+  Jail jail;
+};
+
+/// A VMM process, identified so that a recycled pid is never taken for it.
+struct Process {
+  pid_t pid = -1;
+  /// Field 22 of /proc/PID/stat: clock ticks after boot at which the process started.
+  uint64_t start_ticks = 0;
+  /// Readable when the process has ended.
+  UniqueFd pidfd;
+};
+
+/// Starts the VMM and returns when it has entered the guest, or with the VMM's own sentence on why it could
+/// not. Takes over the descriptors. On failure nothing is left behind: no process, no socket file.
+Result<Process> launch(Spec spec, std::chrono::milliseconds timeout = std::chrono::seconds(30));
+
+/// The process again, after a daemon's restart: kNotFound if it is gone or the pid is another's now.
+Result<Process> find_process(pid_t pid, uint64_t start_ticks);
+
+/// Ends the process at once (SIGKILL) and waits until it is gone.
+void kill_process(const Process& process);
+
+/// Once pidfd is readable: collects the process if it is a child of ours (one launched by an earlier daemon
+/// is not).
+void reap_process(const Process& process);
+
+/// How a VMM ended, from its status file.
+struct Ending {
+  /// "powered-off", "reset-failed", "triple-fault", "kvm-error", "killed", "failed", or "vanished" if it had
+  /// no time to say (a SIGKILL, a crash).
+  std::string reason;
+  /// One sentence for people, may be empty.
+  std::string detail;
+};
+Ending read_ending(int status_fd);
+
+/// A connection to a VMM's control socket. Not thread-safe; blocking, with a deadline on every request.
+class VmmClient {
+ public:
+  static Result<VmmClient> connect(const std::filesystem::path& control_socket);
+
+  /// "running", "paused" or "ended".
+  Result<std::string> state();
+  /// Counters as JSON text: vCPU exits by kind, device requests, memory.
+  Result<std::string> statistics();
+  /// The ACPI power button: the guest shuts itself down if it listens.
+  Status press_power_button();
+  /// An immediate reset, as EC2's RebootInstances does when the guest does not react.
+  Status reset();
+  Status pause();
+  Status resume();
+  /// Plugs a disk into the running guest; kExists if the id is taken, kNoSpace when there is no slot.
+  Status attach_disk(Disk disk);
+  /// Asks the guest to let go. Returns at once; the disk is gone when disk_ids() no longer names it.
+  /// With force it is pulled out before this returns.
+  Status detach_disk(std::string_view id, bool force);
+  Status resize_disk(std::string_view id, uint64_t size_bytes);
+  Result<std::vector<std::string>> disk_ids();
+  /// Ends the VMM in order: devices drained, files closed, status written.
+  Status shut_down();
+
+ private:
+  explicit VmmClient(UniqueFd socket) : socket_(std::move(socket)) {}
+  Result<std::string> request(const std::string& text, std::vector<UniqueFd> fds = {});
+  UniqueFd socket_;
+};
+
+}  // namespace haneul::launch

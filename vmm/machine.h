@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// Machine: one virtual machine put together: memory, kernel, vCPUs, buses, devices.
+//
+// Threads: created, started, controlled and destroyed on one thread, the control thread. The guest's end is
+// reported through an EventFd that this thread waits for. A machine runs once: a reset is the next Machine
+// over the same files.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event_fd.h"
+#include "base/result.h"
+#include "base/thread.h"
+#include "base/unique_fd.h"
+#include "devices/acpi_events.h"
+#include "devices/bus.h"
+#include "devices/pci/root.h"
+#include "devices/serial.h"
+#include "devices/virtio/block.h"
+#include "vmm/interrupts.h"
+#include "vmm/kvm.h"
+#include "vmm/launch/launch.h"
+#include "vmm/ram.h"
+#include "vmm/vcpu.h"
+
+namespace haneul::vmm {
+
+struct MachineConfig {
+  uint64_t memory_bytes = 128 << 20;
+  unsigned vcpus = 1;
+  bool huge_pages = false;
+  UniqueFd kernel;
+  std::vector<UniqueFd> initrds;
+  std::string command_line;
+  std::string uuid;
+  std::string product;
+  /// The machine duplicates the descriptors that it uses, so the next one (after a reset) finds them here.
+  std::vector<launch::Disk> disks;
+  std::vector<launch::Nic> nics;
+  bool entropy = true;
+};
+
+class Machine {
+ public:
+  /// What the machine needs from around it; all of it outlives the machine.
+  struct Surroundings {
+    const Kvm& kvm;
+    /// For vCPUs, and for the devices' I/O threads.
+    ThreadStarter& vcpu_threads;
+    ThreadStarter& io_threads;
+    /// The guest's serial output, on vCPU threads.
+    std::function<void(std::span<const std::byte>)> console;
+    /// The serial line has room for input again; any thread.
+    std::function<void()> console_room;
+  };
+
+  /// Builds everything and loads the kernel. Nothing runs yet.
+  static Result<std::unique_ptr<Machine>> create(const MachineConfig& config, Surroundings surroundings);
+  ~Machine();
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  void start(bool paused = false);
+  void pause();
+  void resume();
+  /// Ends the machine from outside: ended() signals soon.
+  void end(End end);
+
+  /// Readable once the guest has ended; then `outcome()` says how.
+  const EventFd& ended() const { return ended_; }
+  std::optional<End> outcome() const;
+
+  size_t type(std::span<const std::byte> input) { return serial_->feed(input); }
+  void press_power_button();
+
+  Status attach_disk(const launch::Disk& disk);
+  Status detach_disk(std::string_view id, bool force);
+  Status resize_disk(std::string_view id, uint64_t size_bytes);
+  std::vector<std::string> disk_ids() const;
+  /// Called when a disk is gone, on the control thread or, when the guest has let go of it, on a vCPU thread;
+  /// before disk_ids() no longer names it. Must not call back.
+  void set_on_detached(std::function<void(std::string id)> callback) { on_detached_ = std::move(callback); }
+
+  const GuestRam& ram() const { return *ram_; }
+  const std::vector<std::unique_ptr<Vcpu>>& vcpus() const { return vcpus_; }
+  /// Counters as JSON text.
+  std::string statistics() const;
+
+ private:
+  struct PluggedDisk {
+    std::string id;
+    unsigned slot = 0;
+    // Owned by the PCI root; null while it is being taken away.
+    const devices::pci::Device* function = nullptr;
+    devices::virtio::Block* block = nullptr;
+  };
+
+  Machine(KvmVm vm, EventFd ended, Surroundings surroundings);
+  Status build(const MachineConfig& config);
+  Status build_buses();
+  Status build_devices(const MachineConfig& config);
+  Status build_vcpus(const MachineConfig& config);
+  Status load(const MachineConfig& config);
+  Result<std::pair<std::unique_ptr<devices::pci::Device>, devices::virtio::Block*>> make_disk(
+      const launch::Disk& disk);
+  void on_ejected(std::unique_ptr<devices::pci::Device> device);
+
+  Surroundings surroundings_;
+  // From here on in the order of dependence: destroyed from the bottom up.
+  KvmVm vm_;
+  std::unique_ptr<GuestRam> ram_;
+  std::unique_ptr<KvmInterrupts> interrupts_;
+  devices::Bus mmio_;
+  devices::Bus pio_;
+  std::unique_ptr<devices::Interrupt> serial_line_;
+  std::unique_ptr<devices::Serial> serial_;
+  std::unique_ptr<devices::Interrupt> event_line_;
+  std::unique_ptr<devices::acpi::EventDevice> events_;
+  std::unique_ptr<devices::acpi::PowerRegisters> power_;
+  std::unique_ptr<devices::BusDevice> reset_port_;
+  std::unique_ptr<devices::pci::Root> pci_;
+  std::unique_ptr<devices::pci::HotplugRegisters> hotplug_;
+  uint64_t kernel_entry_ = 0;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+
+  EventFd ended_;
+  mutable std::mutex mutex_;  // guards outcome_ and disks_
+  std::optional<End> outcome_;
+  std::vector<PluggedDisk> disks_;
+  std::function<void(std::string)> on_detached_;
+};
+
+/// A duplicate of a descriptor, close-on-exec.
+Result<UniqueFd> duplicate(const UniqueFd& fd);
+
+}  // namespace haneul::vmm

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/runner.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+
+namespace haneul::vmm {
+
+Result<std::unique_ptr<Runner>> Runner::create(RunnerConfig config, const Kvm& kvm, Spawner& spawner) {
+  EventLoop loop = TRY(EventLoop::create());
+  std::unique_ptr<Runner> runner(new Runner(std::move(config), kvm, spawner, std::move(loop)));
+  Runner* self = runner.get();
+  self->detached_event_ = TRY(EventFd::create());
+  TRY(self->loop_.watch(self->detached_event_->fd(), EPOLLIN, [self](uint32_t) {
+    self->detached_event_->drain();
+    self->forget_detached();
+  }));
+  self->console_ = TRY(
+      Console::create(self->loop_, self->config_.console_ring, std::move(self->config_.console_listener)));
+  if (self->config_.control_listener) {
+    self->control_ =
+        TRY(ControlServer::create(self->loop_, std::move(self->config_.control_listener), *self));
+  }
+  TRY(self->build_machine());
+  return runner;
+}
+
+Runner::Runner(RunnerConfig config, const Kvm& kvm, Spawner& spawner, EventLoop loop)
+    : config_(std::move(config)), kvm_(kvm), spawner_(spawner), loop_(std::move(loop)) {}
+
+Runner::~Runner() {
+  // The machine's threads write to the console; they end first.
+  if (machine_) loop_.unwatch(machine_->ended().fd());
+  machine_.reset();
+}
+
+void Runner::set_console_listener(std::function<void(std::span<const std::byte>)> listener) {
+  console_->set_listener(std::move(listener));
+}
+
+Status Runner::build_machine() {
+  Console* console = console_.get();
+  machine_ = TRY(
+      Machine::create(config_.machine, {kvm_, spawner_.vcpus(), spawner_.io(),
+                                        [console](std::span<const std::byte> data) { console->output(data); },
+                                        [console] { console->room_again(); }}));
+  machine_->set_on_detached([this](std::string id) {
+    std::lock_guard lock(detached_mutex_);
+    detached_.push_back(std::move(id));
+    detached_event_->signal();
+  });
+  console_->set_typist([this](std::span<const std::byte> input) { return machine_->type(input); });
+  return loop_.watch(machine_->ended().fd(), EPOLLIN, [this](uint32_t) {
+    machine_->ended().drain();
+    loop_.stop();
+  });
+}
+
+Result<End> Runner::run() {
+  bool start_paused = config_.start_paused;
+  paused_ = start_paused;
+  if (on_started_) on_started_();
+  for (;;) {
+    machine_->start(start_paused);
+    TRY(loop_.run());
+    End end = machine_->outcome().value_or(End{EndReason::kStopped, ""});
+    loop_.unwatch(machine_->ended().fd());
+    console_->set_typist({});
+    machine_.reset();
+    if (stopping_ && end.reason == EndReason::kReset) return End{EndReason::kStopped, "asked for"};
+    if (end.reason != EndReason::kReset || config_.reset_ends) return end;
+    if (log_limit_.allow()) LOG_INFO("the guest was reset");
+    start_paused = false;
+    paused_ = false;
+    TRY(build_machine().context("starting over after a reset"));
+  }
+}
+
+std::string Runner::state() {
+  return paused_ ? "paused" : "running";
+}
+
+std::string Runner::statistics() {
+  return machine_->statistics();
+}
+
+Status Runner::press_power_button() {
+  machine_->press_power_button();
+  return {};
+}
+
+Status Runner::reset() {
+  machine_->end(End{EndReason::kReset, "asked for"});
+  return {};
+}
+
+Status Runner::pause() {
+  machine_->pause();
+  paused_ = true;
+  return {};
+}
+
+Status Runner::resume() {
+  machine_->resume();
+  paused_ = false;
+  return {};
+}
+
+// The next machine, after a reset, has only the disks that are there now.
+void Runner::forget_detached() {
+  std::lock_guard lock(detached_mutex_);
+  for (const std::string& id : detached_) {
+    std::erase_if(config_.machine.disks, [&id](const launch::Disk& d) { return d.id == id; });
+  }
+  detached_.clear();
+}
+
+Status Runner::attach_disk(launch::Disk disk) {
+  forget_detached();
+  TRY(machine_->attach_disk(disk));
+  // An earlier disk of the same id is surely reported by now; the new one must not be taken for it.
+  forget_detached();
+  config_.machine.disks.push_back(std::move(disk));
+  return {};
+}
+
+Status Runner::detach_disk(const std::string& id, bool force) {
+  TRY(machine_->detach_disk(id, force));
+  forget_detached();
+  return {};
+}
+
+Status Runner::resize_disk(const std::string& id, uint64_t size_bytes) {
+  return machine_->resize_disk(id, size_bytes);
+}
+
+std::vector<std::string> Runner::disk_ids() {
+  std::vector<std::string> ids = machine_->disk_ids();
+  // What is no longer named must be closed, so that another machine can open it.
+  forget_detached();
+  return ids;
+}
+
+Status Runner::shut_down() {
+  // Remembered, because the guest may be resetting itself at this very moment.
+  stopping_ = true;
+  machine_->end(End{EndReason::kStopped, "asked for"});
+  return {};
+}
+
+}  // namespace haneul::vmm

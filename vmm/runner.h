@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runner: a Machine with its console and control socket, from start to end. A reset of the guest is the next
+// Machine over the same files; every other end ends the runner.
+#pragma once
+
+#include <memory>
+
+#include "base/event_loop.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "vmm/console.h"
+#include "vmm/control.h"
+#include "vmm/machine.h"
+#include "vmm/spawner.h"
+
+namespace haneul::vmm {
+
+struct RunnerConfig {
+  MachineConfig machine;
+  UniqueFd console_ring;      ///< may be empty
+  UniqueFd console_listener;  ///< may be empty
+  UniqueFd control_listener;  ///< may be empty
+  bool start_paused = false;
+  bool reset_ends = false;  ///< end at a reset instead of starting over
+};
+
+/// Lives on the thread that calls create() and run(), the control thread.
+class Runner final : public ControlHandler {
+ public:
+  static Result<std::unique_ptr<Runner>> create(RunnerConfig config, const Kvm& kvm, Spawner& spawner);
+  ~Runner() override;
+
+  /// Also gets the guest's serial output, on vCPU threads. Before run().
+  void set_console_listener(std::function<void(std::span<const std::byte>)> listener);
+  EventLoop& loop() { return loop_; }
+  Console& console() { return *console_; }
+  Machine& machine() { return *machine_; }
+  /// Called once, when the first vCPU is about to enter the guest.
+  void set_on_started(std::function<void()> callback) { on_started_ = std::move(callback); }
+
+  /// Runs the guest to its end.
+  Result<End> run();
+
+  std::string state() override;
+  std::string statistics() override;
+  Status press_power_button() override;
+  Status reset() override;
+  Status pause() override;
+  Status resume() override;
+  Status attach_disk(launch::Disk disk) override;
+  Status detach_disk(const std::string& id, bool force) override;
+  Status resize_disk(const std::string& id, uint64_t size_bytes) override;
+  std::vector<std::string> disk_ids() override;
+  Status shut_down() override;
+
+ private:
+  Runner(RunnerConfig config, const Kvm& kvm, Spawner& spawner, EventLoop loop);
+  Status build_machine();
+  void forget_detached();
+
+  RunnerConfig config_;
+  const Kvm& kvm_;
+  Spawner& spawner_;
+  EventLoop loop_;
+  std::unique_ptr<Console> console_;
+  std::unique_ptr<ControlServer> control_;
+  std::unique_ptr<Machine> machine_;
+  std::function<void()> on_started_;
+  bool paused_ = false;
+  bool stopping_ = false;
+  LogLimiter log_limit_;
+  // Disks that are gone, some reported from a vCPU's thread.
+  std::mutex detached_mutex_;
+  std::vector<std::string> detached_;
+  std::optional<EventFd> detached_event_;
+};
+
+}  // namespace haneul::vmm
