@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/cli/api.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "agent/cli/progress.h"
+#include "agent/ops/ids.h"
+
+namespace haneul::agent {
+namespace {
+
+// A name is looked for as it is, not as a pattern.
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (char c : text) {
+    if (c == '*' || c == '?' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+Error unreachable(const std::filesystem::path& socket, const Error& error) {
+  if (error.code() == ErrorCode::kPermission) {
+    return make_error(ErrorCode::kCancelled, "no permission to use {}", socket.string());
+  }
+  return make_error(ErrorCode::kCancelled,
+                    "no haneuld serves {}: start one, or choose with --socket or HANEUL_SOCKET",
+                    socket.string());
+}
+
+}  // namespace
+
+int status_of(const Error& error) {
+  if (error.code() == ErrorCode::kCancelled) return kCliNoDaemon;
+  if (error.code() == ErrorCode::kTimeout) return kCliTimeout;
+  return kCliFailed;
+}
+
+std::string text_of(const Json& object, std::string_view member) {
+  auto found = object.find(std::string(member));
+  if (found == object.end()) return "";
+  return found->is_string() ? found->get<std::string>() : to_text(*found);
+}
+
+std::string tag_of(const Json& resource, std::string_view key) {
+  auto tags = resource.find("Tags");
+  if (tags == resource.end()) return "";
+  for (const Json& tag : *tags) {
+    if (text_of(tag, "Key") == key) return text_of(tag, "Value");
+  }
+  return "";
+}
+
+Result<Json> Api::parse_reply(const HttpReply& reply) {
+  auto json = parse_json(reply.body);
+  if (!json.ok()) return make_error(ErrorCode::kInternal, "haneuld answered something that is not JSON");
+  if (reply.status == 200) return *json;
+  Json error = json->value("Error", Json::object());
+  return make_error(ErrorCode::kInvalidArgument, "{} ({})", text_of(error, "Message"),
+                    text_of(error, "Code"));
+}
+
+Result<Json> Api::call(std::string_view operation, const Json& request) {
+  auto reply = http_request(socket_, {.method = "POST",
+                                      .target = fmt::format("/{}", operation),
+                                      .body = to_text(request),
+                                      .region = region_});
+  if (!reply.ok()) {
+    bool lost = reply.error().code() == ErrorCode::kTimeout || reply.error().code() == ErrorCode::kIo;
+    return lost ? reply.error() : unreachable(socket_, reply.error());
+  }
+  return parse_reply(*reply);
+}
+
+Result<Json> Api::status() {
+  auto reply = http_request(socket_, {.method = "GET", .target = "/status", .body = "", .region = region_},
+                            std::chrono::seconds(10));
+  if (!reply.ok()) return unreachable(socket_, reply.error());
+  return parse_reply(*reply);
+}
+
+Result<Upgraded> Api::stream(const std::string& target) {
+  auto upgraded = http_upgrade(socket_, {.method = "GET", .target = target, .body = "", .region = region_});
+  if (!upgraded.ok()) return unreachable(socket_, upgraded.error());
+  if (!upgraded->reply.stream) TRY(parse_reply(upgraded->reply));
+  return upgraded;
+}
+
+Result<std::string> Api::instance_id(const std::string& id_or_name) {
+  if (valid_id(id_or_name, "i")) return id_or_name;
+  Json filters = Json::array({{{"Name", "tag:Name"}, {"Values", {escaped(id_or_name)}}},
+                              {{"Name", "instance-state-name"},
+                               {"Values", {"pending", "running", "stopping", "stopped", "shutting-down"}}}});
+  Json reply = TRY(call("DescribeInstances", {{"Filters", filters}}));
+  std::vector<std::string> found;
+  for (const Json& reservation : reply["Reservations"]) {
+    for (const Json& instance : reservation["Instances"]) found.push_back(text_of(instance, "InstanceId"));
+  }
+  if (found.size() == 1) return found[0];
+  if (found.empty())
+    return make_error(ErrorCode::kNotFound, "no instance has the id or name '{}'", id_or_name);
+  return make_error(ErrorCode::kInvalidArgument, "the name '{}' is that of {} instances: {}", id_or_name,
+                    found.size(), fmt::join(found, ", "));
+}
+
+Result<std::vector<std::string>> Api::instance_ids(const std::vector<std::string>& ids_or_names) {
+  std::vector<std::string> ids;
+  for (const std::string& one : ids_or_names) ids.push_back(TRY(instance_id(one)));
+  return ids;
+}
+
+Result<std::vector<Json>> Api::instances(const std::vector<std::string>& ids) {
+  Json request = Json::object();
+  if (!ids.empty()) request["InstanceIds"] = ids;
+  Json reply = TRY(call("DescribeInstances", request));
+  std::vector<Json> instances;
+  for (const Json& reservation : reply["Reservations"]) {
+    for (const Json& instance : reservation["Instances"]) instances.push_back(instance);
+  }
+  std::stable_sort(instances.begin(), instances.end(), [](const Json& a, const Json& b) {
+    return text_of(a, "LaunchTime") < text_of(b, "LaunchTime");
+  });
+  return instances;
+}
+
+Result<Json> Api::instance(const std::string& id) {
+  return TRY(instances({id})).at(0);
+}
+
+Result<Json> Api::image(const std::string& id_or_name) {
+  Json request = Json::object();
+  if (valid_id(id_or_name, "ami")) {
+    request["ImageIds"] = {id_or_name};
+  } else {
+    request["Filters"] = Json::array({{{"Name", "name"}, {"Values", {escaped(id_or_name)}}}});
+  }
+  Json reply = TRY(call("DescribeImages", request));
+  if (!reply["Images"].empty()) return reply["Images"][0];
+  return make_error(ErrorCode::kNotFound, "no image has the id or name '{}' (haneul image ls shows them)",
+                    id_or_name);
+}
+
+Status Api::wait_for(const std::vector<std::string>& ids, std::string_view state,
+                     std::chrono::seconds timeout) {
+  Progress progress(fmt::format("waiting for {} to be {}", fmt::join(ids, ", "), state));
+  auto deadline = std::chrono::steady_clock::now() + timeout;
+  auto pause = std::chrono::milliseconds(5);
+  for (;;) {
+    size_t there = 0;
+    for (const Json& instance : TRY(instances(ids))) {
+      std::string now = text_of(instance["State"], "Name");
+      if (now == state) ++there;
+      bool lost = now != state &&
+                  (now == "terminated" || (state == "running" && (now == "stopped" || now == "stopping")));
+      if (!lost) continue;
+      std::string reason = text_of(instance.value("StateReason", Json::object()), "Message");
+      return make_error(ErrorCode::kInvalidArgument, "{} is {}: {}", text_of(instance, "InstanceId"), now,
+                        reason);
+    }
+    if (there == ids.size()) return {};
+    if (std::chrono::steady_clock::now() > deadline) {
+      return make_error(ErrorCode::kTimeout, "{} is not {} after {} s", fmt::join(ids, ", "), state,
+                        timeout.count());
+    }
+    progress.tick();
+    std::this_thread::sleep_for(pause);
+    pause = std::min(pause * 2, std::chrono::milliseconds(200));
+  }
+}
+
+}  // namespace haneul::agent

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Api: what the commands of the CLI use of the daemon: operations by name, streams, and names in place of
+// ids.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "agent/http/http.h"
+#include "agent/ops/shape.h"
+#include "base/result.h"
+
+namespace haneul::agent {
+
+/// The CLI's exit statuses, as haneul(1) documents them.
+enum CliStatus : int {
+  kCliOk = 0,
+  kCliFailed = 1,
+  kCliUsage = 2,
+  kCliUnfit = 3,  ///< doctor found what keeps instances from running
+  kCliNoDaemon = 4,
+  kCliTimeout = 5,
+  kCliInterrupted = 130,
+};
+
+class Api {
+ public:
+  Api(std::filesystem::path socket, std::string region)
+      : socket_(std::move(socket)), region_(std::move(region)) {}
+
+  /// The reply of POST /OPERATION. An API error's message has its code at the end, in parentheses.
+  Result<Json> call(std::string_view operation, const Json& request);
+  Result<Json> status();
+  Result<Upgraded> stream(const std::string& target);
+
+  /// An instance's id for an id or a name; names of terminated instances do not count.
+  Result<std::string> instance_id(const std::string& id_or_name);
+  Result<std::vector<std::string>> instance_ids(const std::vector<std::string>& ids_or_names);
+  Result<Json> instance(const std::string& id);
+  Result<std::vector<Json>> instances(const std::vector<std::string>& ids);
+  Result<Json> image(const std::string& id_or_name);
+
+  /// Waits until every instance is in the state. One that goes elsewhere for good is an error with its
+  /// reason.
+  Status wait_for(const std::vector<std::string>& ids, std::string_view state, std::chrono::seconds timeout);
+
+  const std::filesystem::path& socket() const { return socket_; }
+  const std::string& region() const { return region_; }
+
+ private:
+  Result<Json> parse_reply(const HttpReply& reply);
+
+  std::filesystem::path socket_;
+  std::string region_;
+};
+
+/// The value of a tag of a described resource; empty if it has none.
+std::string tag_of(const Json& resource, std::string_view key);
+/// A member's text, "" if it is not there.
+std::string text_of(const Json& object, std::string_view member);
+/// The exit status for an error of the API's.
+int status_of(const Error& error);
+
+}  // namespace haneul::agent

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Regions, zones and the default VPC's subnets. One host is all regions; their zones share 172.31.0.0/16, a
+// /20 each, so that no two zones of one cloud have the same addresses.
+#pragma once
+
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace haneul::agent {
+
+struct Zone {
+  std::string name;     ///< "us-east-1a"
+  std::string zone_id;  ///< "use1-az1"
+  std::string region;
+  std::string subnet_id;
+  uint32_t network = 0;  ///< the subnet's address, in host byte order
+  std::string label;     ///< one letter, of its own in the cloud
+};
+constexpr unsigned kSubnetBits = 20;
+
+struct RegionPlace {
+  std::string name;
+  std::string vpc_id;
+  std::vector<Zone> zones;
+};
+
+class Places {
+ public:
+  /// us-east-1 and eu-west-1, three zones each.
+  Places();
+
+  const std::vector<RegionPlace>& regions() const { return regions_; }
+  const RegionPlace* region(std::string_view name) const;
+  const Zone* zone(std::string_view name) const;
+  const Zone* zone_of_subnet(std::string_view subnet_id) const;
+  std::string_view default_region() const { return regions_.front().name; }
+
+ private:
+  std::vector<RegionPlace> regions_;
+};
+
+/// "172.31.0.5"
+std::string address_text(uint32_t address);
+std::optional<uint32_t> address_from(std::string_view text);
+uint32_t gateway_of(const Zone& zone);
+/// The lowest free address: neither in use, nor one of the first four of the subnet, nor the last.
+std::optional<uint32_t> free_address(const Zone& zone, const std::set<std::string>& used);
+/// Whether an instance may have it.
+bool usable_address(const Zone& zone, uint32_t address);
+/// "ip-172-31-0-5"
+std::string host_name(std::string_view address);
+/// "ec2.internal" in us-east-1, "REGION.compute.internal" elsewhere.
+std::string domain_name(std::string_view region);
+/// Locally administered, from the address.
+std::string mac_for_address(uint32_t address);
+
+}  // namespace haneul::agent

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the cloud needs of this machine, as three narrow interfaces: VMM processes, the network, and volumes.
+// The daemon gives the real ones (host.h); tests give their own.
+//
+// All are called from the executor's threads: implementations are thread-safe. Calls may block for seconds.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "vmm/launch/launch.h"
+
+namespace haneul::agent {
+
+/// What can be asked of one running VMM.
+class MachineControl {
+ public:
+  virtual ~MachineControl() = default;
+  virtual Status press_power_button() = 0;
+  virtual Status reset() = 0;
+  virtual Status shut_down() = 0;
+};
+
+class Machines {
+ public:
+  virtual ~Machines() = default;
+  virtual Result<launch::Process> launch(launch::Spec spec) = 0;
+  virtual Result<launch::Process> find(pid_t pid, uint64_t start_ticks) = 0;
+  virtual Result<std::unique_ptr<MachineControl>> connect(const std::filesystem::path& control_socket) = 0;
+  virtual void kill(const launch::Process& process) = 0;
+  /// Ends the VMM of an instance that was started and never recorded, if there is one. The uuid is what tells
+  /// it from all others.
+  virtual Status clear(const std::string& uuid) = 0;
+  virtual launch::Ending ending(int status_fd) = 0;
+  /// /dev/kvm, opened anew for every instance.
+  virtual Result<UniqueFd> open_kvm() = 0;
+  /// The user that this instance's VMM becomes; slot is a small number of its own among all instances.
+  virtual launch::Jail jail(unsigned slot) = 0;
+};
+
+/// One instance's network interface.
+struct NicPlan {
+  std::string instance_id;
+  std::string zone;
+  std::string mac;
+  std::string address;
+};
+
+class Network {
+ public:
+  virtual ~Network() = default;
+  /// A tap for the instance, plugged in; an empty descriptor when this cloud has no network.
+  virtual Result<UniqueFd> plug(const NicPlan& nic) = 0;
+  virtual Status unplug(const std::string& instance_id) = 0;
+  /// Makes the network match the interfaces whose VMMs live.
+  virtual Status reconcile(const std::vector<NicPlan>& live) = 0;
+  virtual std::vector<std::string> warnings() = 0;
+};
+
+class VolumeStore {
+ public:
+  virtual ~VolumeStore() = default;
+  /// Makes an empty overlay of size_bytes over a base of base_bytes in a new file.
+  virtual Status create(int file, uint64_t size_bytes, uint64_t base_bytes) = 0;
+};
+
+}  // namespace haneul::agent

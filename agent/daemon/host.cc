@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/daemon/host.h"
+
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+#include <sys/sysinfo.h>
+
+#include <sstream>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "storage/overlay.h"
+
+namespace haneul::agent {
+namespace {
+
+class HostControl : public MachineControl {
+ public:
+  explicit HostControl(launch::VmmClient client) : client_(std::move(client)) {}
+  Status press_power_button() override { return client_.press_power_button(); }
+  Status reset() override { return client_.reset(); }
+  Status shut_down() override { return client_.shut_down(); }
+
+ private:
+  launch::VmmClient client_;
+};
+
+// The start time is read twice by find_process(), so that a pid that changes hands meanwhile is not taken.
+Result<uint64_t> start_ticks(pid_t pid) {
+  std::string stat = TRY(read_file(fmt::format("/proc/{}/stat", pid), 4096));
+  std::istringstream fields(stat.substr(stat.rfind(')') + 1));
+  std::string field;
+  for (int i = 3; i <= 22; ++i) fields >> field;
+  return std::strtoull(field.c_str(), nullptr, 10);
+}
+
+}  // namespace
+
+Result<launch::Process> HostMachines::launch(launch::Spec spec) {
+  return launch::launch(std::move(spec));
+}
+
+Result<launch::Process> HostMachines::find(pid_t pid, uint64_t ticks) {
+  return launch::find_process(pid, ticks);
+}
+
+Result<std::unique_ptr<MachineControl>> HostMachines::connect(const std::filesystem::path& control_socket) {
+  launch::VmmClient client = TRY(launch::VmmClient::connect(control_socket));
+  return std::unique_ptr<MachineControl>(std::make_unique<HostControl>(std::move(client)));
+}
+
+void HostMachines::kill(const launch::Process& process) {
+  launch::kill_process(process);
+}
+
+// The uuid is random and among the VMM's arguments.
+Status HostMachines::clear(const std::string& uuid) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    auto arguments = read_file(entry.path() / "cmdline", 64 << 10);
+    std::string wanted = "--uuid" + std::string(1, '\0') + uuid;
+    if (!arguments.ok() || arguments->find(wanted) == std::string::npos) continue;
+    auto pid = static_cast<pid_t>(std::strtol(name.c_str(), nullptr, 10));
+    auto ticks = start_ticks(pid);
+    if (!ticks.ok()) continue;
+    auto process = launch::find_process(pid, *ticks);
+    if (!process.ok()) continue;
+    LOG_INFO("ending process {}, a virtual machine that was started and never recorded", pid);
+    launch::kill_process(*process);
+  }
+  return {};
+}
+
+launch::Ending HostMachines::ending(int status_fd) {
+  return launch::read_ending(status_fd);
+}
+
+Result<UniqueFd> HostMachines::open_kvm() {
+  return open_host_kvm();
+}
+
+launch::Jail HostMachines::jail(unsigned slot) {
+  launch::Jail jail;
+  if (options_.first_uid) {
+    jail.uid = *options_.first_uid + slot;
+    jail.gid = static_cast<gid_t>(*options_.first_uid + slot);
+  }
+  return jail;
+}
+
+HostNetwork::HostNetwork(NetworkChoice choice, std::string tag, const Places& places)
+    : choice_(choice), tag_(std::move(tag)), places_(places) {}
+
+Result<net::NicSpec> HostNetwork::spec_of(const NicPlan& nic) const {
+  net::NicSpec spec;
+  spec.tap = net::tap_name(tag_, nic.instance_id);
+  spec.zone = nic.zone;
+  spec.mac = TRY(net::Mac::parse(nic.mac));
+  spec.address = TRY(net::Ipv4::parse(nic.address));
+  return spec;
+}
+
+Result<UniqueFd> HostNetwork::plug(const NicPlan& nic) {
+  std::scoped_lock lock(mutex_);
+  if (choice_ == NetworkChoice::kNone) return UniqueFd();
+  if (!fabric_) return Error(ErrorCode::kInternal, "the network is not there");
+  net::NicSpec spec = TRY(spec_of(nic));
+  return fabric_->plug(spec);
+}
+
+Status HostNetwork::unplug(const std::string& instance_id) {
+  std::scoped_lock lock(mutex_);
+  if (!fabric_) return {};
+  return fabric_->unplug(net::tap_name(tag_, instance_id));
+}
+
+Status HostNetwork::reconcile(const std::vector<NicPlan>& live) {
+  std::scoped_lock lock(mutex_);
+  if (choice_ == NetworkChoice::kNone) return {};
+  failed_ = true;
+  std::vector<net::NicSpec> specs;
+  for (const NicPlan& nic : live) specs.push_back(TRY(spec_of(nic)));
+  if (fabric_) {
+    TRY(fabric_->reconcile(std::move(specs)));
+    failed_ = false;
+    return {};
+  }
+  net::FabricOptions options;
+  options.tag = tag_;
+  options.mode = choice_ == NetworkChoice::kHost ? net::NetworkMode::kHost : net::NetworkMode::kPrivate;
+  for (const RegionPlace& region : places_.regions()) {
+    for (const Zone& zone : region.zones) {
+      options.zones.push_back({.name = zone.name,
+                               .label = zone.label,
+                               .subnet = {.address = {zone.network}, .length = kSubnetBits},
+                               .gateway = {gateway_of(zone)}});
+    }
+  }
+  fabric_ = TRY(net::Fabric::open(std::move(options), std::move(specs)));
+  failed_ = false;
+  return {};
+}
+
+std::vector<std::string> HostNetwork::warnings() {
+  std::scoped_lock lock(mutex_);
+  return fabric_ ? fabric_->warnings() : std::vector<std::string>{};
+}
+
+Status HostNetwork::remove_all() {
+  std::scoped_lock lock(mutex_);
+  return fabric_ ? fabric_->remove_all() : Status();
+}
+
+Status HostVolumes::create(int file, uint64_t size_bytes, uint64_t base_bytes) {
+  return storage::create_overlay(file, size_bytes, base_bytes);
+}
+
+Result<UniqueFd> open_host_kvm() {
+  UniqueFd kvm(::open("/dev/kvm", O_RDWR | O_CLOEXEC));
+  if (!kvm && errno == ENOENT) {
+    return Error(
+        ErrorCode::kUnsupported,
+        "there is no /dev/kvm: this machine has no hardware virtualization, it is switched off in the "
+        "firmware, or the module kvm_intel or kvm_amd is not loaded");
+  }
+  if (!kvm && (errno == EACCES || errno == EPERM)) {
+    return Error(ErrorCode::kPermission,
+                 "no permission to open /dev/kvm: join the group kvm, or run as root");
+  }
+  if (!kvm) return errno_error("cannot open /dev/kvm");
+  int version = ::ioctl(kvm.get(), KVM_GET_API_VERSION, 0);
+  if (version != KVM_API_VERSION) {
+    return make_error(ErrorCode::kUnsupported, "/dev/kvm speaks version {}, not {}", version,
+                      KVM_API_VERSION);
+  }
+  return kvm;
+}
+
+uint64_t host_memory_mib() {
+  struct sysinfo info {};
+  ::sysinfo(&info);
+  return static_cast<uint64_t>(info.totalram) * info.mem_unit >> 20;
+}
+
+std::string host_name_server() {
+  for (const char* file : {"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}) {
+    auto text = read_file(file, 64 << 10);
+    if (!text.ok()) continue;
+    std::istringstream lines(*text);
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream words(line);
+      std::string key;
+      std::string value;
+      words >> key >> value;
+      bool reachable = address_from(value) && !value.starts_with("127.");
+      if (key == "nameserver" && reachable) return value;
+    }
+  }
+  return "";
+}
+
+}  // namespace haneul::agent

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// The cloud's seams on this machine: VMM processes by vmm/launch, the network by net's Fabric, overlays by
+// storage. All thread-safe.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+
+#include "agent/cloud/places.h"
+#include "agent/cloud/seams.h"
+#include "net/fabric.h"
+
+namespace haneul::agent {
+
+struct HostMachinesOptions {
+  /// The first of this cloud's user ids for VMMs, one per slot; none: they keep the daemon's.
+  std::optional<uid_t> first_uid;
+};
+
+class HostMachines : public Machines {
+ public:
+  explicit HostMachines(HostMachinesOptions options) : options_(options) {}
+
+  Result<launch::Process> launch(launch::Spec spec) override;
+  Result<launch::Process> find(pid_t pid, uint64_t start_ticks) override;
+  Result<std::unique_ptr<MachineControl>> connect(const std::filesystem::path& control_socket) override;
+  void kill(const launch::Process& process) override;
+  Status clear(const std::string& uuid) override;
+  launch::Ending ending(int status_fd) override;
+  Result<UniqueFd> open_kvm() override;
+  launch::Jail jail(unsigned slot) override;
+
+ private:
+  const HostMachinesOptions options_;
+};
+
+/// kNone: instances have no interface.
+enum class NetworkChoice { kHost, kPrivate, kNone };
+
+class HostNetwork : public Network {
+ public:
+  HostNetwork(NetworkChoice choice, std::string tag, const Places& places);
+
+  Result<UniqueFd> plug(const NicPlan& nic) override;
+  Status unplug(const std::string& instance_id) override;
+  Status reconcile(const std::vector<NicPlan>& live) override;
+  std::vector<std::string> warnings() override;
+  /// Takes everything down again, when no instance is left.
+  Status remove_all();
+  /// Whether reconcile() failed: the daemon's exit status tells.
+  bool failed() const { return failed_; }
+
+ private:
+  Result<net::NicSpec> spec_of(const NicPlan& nic) const;
+
+  const NetworkChoice choice_;
+  const std::string tag_;
+  const Places& places_;
+  std::mutex mutex_;
+  std::optional<net::Fabric> fabric_;
+  std::atomic<bool> failed_{false};
+};
+
+class HostVolumes : public VolumeStore {
+ public:
+  Status create(int file, uint64_t size_bytes, uint64_t base_bytes) override;
+};
+
+/// /dev/kvm, opened and asked for its version; one sentence on what is wrong otherwise.
+Result<UniqueFd> open_host_kvm();
+uint64_t host_memory_mib();
+/// The first name server of this host that a guest could reach; empty if there is none.
+std::string host_name_server();
+
+}  // namespace haneul::agent

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/tests/world.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+#include "base/file.h"
+
+namespace haneul::agent::testing {
+namespace {
+
+Result<uint64_t> start_ticks(pid_t pid) {
+  std::string stat = TRY(read_file(fmt::format("/proc/{}/stat", pid), 4096));
+  size_t at = stat.rfind(')');
+  for (int field = 2; field < 22; ++field) at = stat.find(' ', at + 1);
+  return std::strtoull(stat.c_str() + at, nullptr, 10);
+}
+
+class FakeControl : public MachineControl {
+ public:
+  FakeControl(FakeMachines& machines, pid_t pid, std::filesystem::path status)
+      : machines_(machines), pid_(pid), status_(std::move(status)) {}
+  Status press_power_button() override { return machines_.deaf ? Status() : shut_down(); }
+  Status reset() override {
+    ++machines_.resets;
+    return {};
+  }
+  Status shut_down() override {
+    std::ofstream(status_) << R"({"reason":"powered-off","detail":""})";
+    ::kill(pid_, SIGKILL);
+    return {};
+  }
+
+ private:
+  FakeMachines& machines_;
+  pid_t pid_;
+  std::filesystem::path status_;
+};
+
+}  // namespace
+
+std::string FakeMachines::marker(const std::string& uuid) const {
+  return fmt::format("fake-vmm {} {}", state_.string(), uuid);
+}
+
+Result<launch::Process> FakeMachines::launch(launch::Spec spec) {
+  if (!fail_launch.empty()) return make_error(ErrorCode::kIo, "{}", fail_launch);
+  ++launches;
+  CHECK(::ftruncate(spec.status.get(), 0) == 0);
+  std::string name = marker(spec.uuid);
+  pid_t pid = ::fork();
+  if (pid == 0) {
+    ::setsid();
+    int null = ::open("/dev/null", O_RDWR);
+    for (int fd = 0; fd < 3; ++fd) ::dup2(null, fd);
+    ::execl("/bin/sleep", name.c_str(), "86400", nullptr);
+    ::_exit(127);
+  }
+  // As a started VMM, it is there under its own name before launch() returns.
+  while (processes(spec.uuid).empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::ofstream(spec.control_socket) << pid;
+  launch::Process process;
+  process.pid = pid;
+  process.start_ticks = TRY(start_ticks(pid));
+  process.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  return process;
+}
+
+Result<launch::Process> FakeMachines::find(pid_t pid, uint64_t ticks) {
+  return launch::find_process(pid, ticks);
+}
+
+Result<std::unique_ptr<MachineControl>> FakeMachines::connect(const std::filesystem::path& control_socket) {
+  std::string text = TRY(read_file(control_socket, 64));
+  auto pid = static_cast<pid_t>(std::strtol(text.c_str(), nullptr, 10));
+  return std::unique_ptr<MachineControl>(
+      std::make_unique<FakeControl>(*this, pid, control_socket.parent_path() / "status"));
+}
+
+void FakeMachines::kill(const launch::Process& process) {
+  launch::kill_process(process);
+}
+
+Status FakeMachines::clear(const std::string& uuid) {
+  for (pid_t pid : processes(uuid)) {
+    auto process = launch::find_process(pid, TRY(start_ticks(pid)));
+    if (process.ok()) launch::kill_process(*process);
+  }
+  return {};
+}
+
+launch::Ending FakeMachines::ending(int status_fd) {
+  return launch::read_ending(status_fd);
+}
+
+Result<UniqueFd> FakeMachines::open_kvm() {
+  return open_file("/dev/null", O_RDWR);
+}
+
+std::vector<pid_t> FakeMachines::processes(const std::string& uuid) const {
+  std::vector<pid_t> found;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    std::string name = entry.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    auto text = read_file(entry.path() / "cmdline", 4096);
+    if (text.ok() && text->starts_with(marker(uuid))) found.push_back(static_cast<pid_t>(std::stol(name)));
+  }
+  return found;
+}
+
+void FakeMachines::kill_all() {
+  for (pid_t pid : processes()) {
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+  }
+}
+
+FakeNetwork::FakeNetwork(std::filesystem::path folder) : folder_(std::move(folder)) {
+  std::filesystem::create_directories(folder_);
+}
+
+Result<UniqueFd> FakeNetwork::plug(const NicPlan& nic) {
+  std::filesystem::path tap = folder_ / nic.instance_id;
+  if (std::filesystem::exists(tap))
+    return make_error(ErrorCode::kExists, "{} is plugged already", nic.instance_id);
+  return open_file(tap, O_RDWR | O_CREAT);
+}
+
+Status FakeNetwork::unplug(const std::string& instance_id) {
+  std::filesystem::remove(folder_ / instance_id);
+  return {};
+}
+
+Status FakeNetwork::reconcile(const std::vector<NicPlan>& live) {
+  for (const std::string& tap : taps()) {
+    bool lives =
+        std::any_of(live.begin(), live.end(), [&](const NicPlan& nic) { return nic.instance_id == tap; });
+    if (!lives) std::filesystem::remove(folder_ / tap);
+  }
+  return {};
+}
+
+std::vector<std::string> FakeNetwork::taps() const {
+  std::vector<std::string> found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_))
+    found.push_back(entry.path().filename());
+  return found;
+}
+
+Status FakeVolumes::create(int file, uint64_t size_bytes, uint64_t) {
+  if (::ftruncate(file, static_cast<off_t>(size_bytes)) != 0) return errno_error("ftruncate");
+  return {};
+}
+
+World::World() : owns_folder_(true) {
+  std::string name = (std::filesystem::temp_directory_path() / "haneul-agent-XXXXXX").string();
+  CHECK(::mkdtemp(name.data()) != nullptr);
+  folder = name;
+  make_image();
+  start();
+}
+
+World::World(std::filesystem::path existing) : folder(std::move(existing)), owns_folder_(false) {
+  make_image();
+  start();
+}
+
+World::~World() {
+  stop();
+  if (!owns_folder_) return;
+  FakeMachines(folder / "state").kill_all();
+  std::filesystem::remove_all(folder);
+}
+
+void World::make_image() {
+  image_folder = folder / "image";
+  if (std::filesystem::exists(image_folder)) return;
+  std::filesystem::create_directories(image_folder);
+  std::ofstream(image_folder / "kernel") << "kernel";
+  std::ofstream(image_folder / "initrd") << "initrd";
+  std::ofstream(image_folder / "root.img") << "root";
+  std::filesystem::resize_file(image_folder / "root.img", 64 << 20);
+  std::ofstream(image_folder / "image.json")
+      << R"({"format":1,"name":"tiny","architecture":"x86_64","kernel":"kernel","initrd":"initrd","root":"root.img",
+             "root_format":"raw","root_device":"/dev/vda","cmdline":"console=ttyS0","user":"haneul",
+             "description":"a test","kernel_version":"6.1"})";
+}
+
+void World::start() {
+  keeper.layout.state = folder / "state";
+  keeper.vmm_program = "/bin/false";
+  keeper.stop_timeout = keeper.terminate_timeout = keeper.reboot_timeout = std::chrono::milliseconds(50);
+  std::filesystem::create_directories(keeper.layout.state);
+  if (!machines) machines = std::make_unique<FakeMachines>(keeper.layout.state);
+  if (!network) network = std::make_unique<FakeNetwork>(folder / "taps");
+  store = SqliteStore::open(keeper.layout.state / "state.db").value();
+  CloudOptions options;
+  options.keeper = keeper;
+  options.host_memory_mib = 40000;
+  options.max_instances = max_instances;
+  cloud = Cloud::open(options, *store, *machines, *network, volumes).value();
+}
+
+void World::stop() {
+  cloud.reset();
+  store.reset();
+}
+
+void World::restart() {
+  stop();
+  start();
+}
+
+Answer<Json> World::try_call(std::string_view operation, const Json& request) {
+  const Operation* found = find_operation(operation);
+  CHECK(found != nullptr);
+  return found->call(*cloud, Caller{region}, request);
+}
+
+Json World::call(std::string_view operation, const Json& request) {
+  return try_call(operation, request).value();
+}
+
+std::string World::refusal(std::string_view operation, const Json& request) {
+  auto answer = try_call(operation, request);
+  if (answer.ok()) return "";
+  return fmt::format("{}: {}", name(answer.error().code()), answer.error().message());
+}
+
+std::string World::register_tiny() {
+  return call("RegisterImage", {{"Name", "tiny"}, {"ImageLocation", image_folder.string()}})["ImageId"];
+}
+
+std::string World::run_one(Json extra) {
+  Json request{{"ImageId", "tiny"}, {"MinCount", 1}, {"MaxCount", 1}};
+  request.update(extra);
+  return call("RunInstances", request)["Instances"][0]["InstanceId"];
+}
+
+Json World::instance(const std::string& id) {
+  return call("DescribeInstances", {{"InstanceIds", {id}}})["Reservations"][0]["Instances"][0];
+}
+
+std::string World::state(const std::string& id) {
+  return instance(id)["State"]["Name"];
+}
+
+bool World::becomes(const std::string& id, std::string_view wanted) {
+  for (int i = 0; i < 2000; ++i) {
+    if (state(id) == wanted) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return false;
+}
+
+InstanceRecord World::record(const std::string& id) {
+  for (const auto& object : store->list("instance").value()) {
+    if (object.id == id) return decode<InstanceRecord>(parse_json(object.value).value());
+  }
+  return {};
+}
+
+void World::guest_ends(const std::string& id, const std::string& reason) {
+  if (!reason.empty()) {
+    std::ofstream(keeper.layout.status(id)) << Json{{"reason", reason}, {"detail", "at address 0x10"}}.dump();
+  }
+  for (pid_t pid : machines->processes(record(id).uuid)) ::kill(pid, SIGKILL);
+}
+
+}  // namespace haneul::agent::testing
