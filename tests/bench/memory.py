@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a VMM costs beyond its guest's memory: private pages, with a disk and a network card."""
+import os
+import statistics
+import time
+
+import tools
+from results import Goal, compare, rounded
+from tools import MICROVM, Output, folder, private_mib, qemu, running, tap, vmm
+
+NAME = "memory beyond the guest's"
+ROUNDS = 3
+GOAL = Goal("value", 3)
+
+
+def names():
+    return [f"{NAME}, guest idle", f"{NAME}, under disk I/O"]
+
+
+def settled(command, guest_memory, fds, wait_s):
+    with running(command, stdout=-1, pass_fds=fds) as process:
+        Output(process).until(b"!", 20)
+        time.sleep(wait_s)
+        return private_mib(process.pid, guest_memory)
+
+
+def ours(work, line, wait_s):
+    jail = os.geteuid() == 0  # only root can read a jailed process's pages
+    with tap() as (fd, _):
+        command = vmm("--disk", f"file={work / 'disk'},id=vol1", "--net", f"tap=fd:{fd}", command_line=line, jail=jail)
+        return settled(command, "guest-ram", [fd], wait_s)
+
+
+def peer(work, cpu):
+    with tap() as (fd, _):
+        command = qemu(MICROVM + ",memory-backend=ram", cpu,
+                       "-object", f"memory-backend-memfd,id=ram,size={tools.MEMORY_MIB}M,share=on",
+                       "-drive", f"if=none,id=disk,format=raw,file={work / 'disk'},aio=io_uring,cache=writeback",
+                       "-device", "virtio-blk-device,drive=disk", "-netdev", f"tap,id=net,fd={fd},vhost=off",
+                       "-device", "virtio-net-device,netdev=net")
+        return settled(command, "memory-backend-memfd", [fd], 1)
+
+
+def measure(results):
+    tools.need(tools.VMM, tools.GUEST)
+    idle, busy, theirs, why = [], [], [], None
+    with folder() as work:
+        with open(work / "disk", "wb") as disk:
+            disk.write(os.urandom(64 << 20))
+        try:
+            cpu = tools.qemu_cpu()
+        except tools.Missing as missing:
+            cpu, why = None, str(missing)
+        for _ in range(ROUNDS):
+            idle.append(ours(work, "0halt", 1))
+            busy.append(ours(work, "block requests=1000000000 depth=32 write=0", 2))
+            if cpu:
+                theirs.append(peer(work, cpu))
+    for row, ours_taken in zip(names(), (idle, busy)):
+        whole = compare(row, "MiB", [all_of for all_of, _ in ours_taken], [all_of for all_of, _ in theirs],
+                        "QEMU microvm, idle", GOAL, why)
+        whole.details["dirty"] = rounded(statistics.median(dirty for _, dirty in ours_taken))
+        if theirs:
+            whole.details["peer_dirty"] = rounded(statistics.median(dirty for _, dirty in theirs))
+        results.add(whole)

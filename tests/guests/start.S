@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+# The way into a freestanding guest. Its first instructions write '!' to the serial port: the moment at which the
+# guest runs. Then it leaves ring 0 as soon as it can, for a ring 3 that may use every port (IOPL 3) and every address:
+# some KVMs interpret ring 0 a microsecond an instruction, and run ring 3 on the processor.
+
+    .section .text.start, "ax"
+    .code64
+    .global start
+start:
+    movw $0x3f8, %dx
+    movb $'!', %al
+    outb %al, %dx
+    lea stack_top(%rip), %rsp
+    mov $pml4, %eax
+    mov %rax, %cr3
+    # Two commands need ring 0; the first byte of the command line tells them.
+    mov 0x228(%rsi), %ebx            # boot_params.hdr.cmd_line_ptr
+    cmpb $'3', (%rbx)                # "3fault": a triple fault
+    je triple_fault
+    cmpb $'0', (%rbx)                # "0halt": interrupts off, for ever
+    je halt
+    lgdt gdt_pointer
+    pushq $0x23                      # SS: user data
+    lea stack_top(%rip), %rax
+    pushq %rax
+    pushq $0x3002                    # RFLAGS: IOPL 3
+    pushq $0x2b                      # CS: user code, 64-bit
+    lea user(%rip), %rax
+    pushq %rax
+    iretq
+
+triple_fault:
+    lidt no_idt
+    ud2
+halt:
+    cli
+    hlt
+    jmp halt
+
+user:
+    mov %rsi, %rdi                   # boot_params
+    call guest_main
+1:  pause
+    jmp 1b
+
+# For loaders that start an ELF file by the PVH protocol, in 32-bit mode: only the first sign of life.
+    .code32
+    .global pvh_start
+pvh_start:
+    movw $0x3f8, %dx
+    movb $'!', %al
+    outb %al, %dx
+2:  hlt
+    jmp 2b
+
+    .section .note.pvh, "a"
+    .balign 4
+    .long 4, 4, 18                   # name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .long pvh_start
+
+    .data
+    .balign 8
+gdt:
+    .quad 0
+    .quad 0
+    .quad 0x00af9b000000ffff         # 0x10 kernel code
+    .quad 0x00cf93000000ffff         # 0x18 kernel data
+    .quad 0x00cff3000000ffff         # 0x20 user data
+    .quad 0x00affb000000ffff         # 0x28 user code
+gdt_pointer:
+    .word gdt_pointer - gdt - 1
+    .quad gdt
+no_idt:
+    .word 0
+    .quad 0
+
+# Identity map, for user mode: 4 GiB, and the first GiB of the PCI window at 256 GiB.
+    .balign 4096
+pml4:
+    .quad pdpt + 7
+    .fill 511, 8, 0
+pdpt:
+    .quad pd + 7, pd + 0x1007, pd + 0x2007, pd + 0x3007
+    .fill 252, 8, 0
+    .quad pd_window + 7
+    .fill 255, 8, 0
+pd:
+    .set page, 0
+    .rept 2048
+    .quad page + 0x87
+    .set page, page + 0x200000
+    .endr
+pd_window:
+    .set page, 0x4000000000
+    .rept 512
+    .quad page + 0x87
+    .set page, page + 0x200000
+    .endr
+
+    .bss
+    .balign 16
+    .space 65536
+stack_top:
+    .section .note.GNU-stack, "", @progbits
