@@ -28,9 +28,7 @@ Error sqlite_error(sqlite3* db, std::string_view what) {
 // A prepared statement, finalised when it goes.
 class Statement {
  public:
-  Statement(sqlite3* db, const char* sql) {
-    ok_ = ::sqlite3_prepare_v2(db, sql, -1, &raw_, nullptr) == 0;
-  }
+  Statement(sqlite3* db, const char* sql) { ok_ = ::sqlite3_prepare_v2(db, sql, -1, &raw_, nullptr) == 0; }
   Statement(const Statement&) = delete;
   Statement& operator=(const Statement&) = delete;
   ~Statement() { ::sqlite3_finalize(raw_); }
