@@ -75,7 +75,6 @@ Status Machine::build_buses() {
   });
   TRY(mmio_.insert(x86::kPowerGpa, x86::kRegisterBytes, *power_));
   reset_port_ = std::make_unique<x86::ResetPort>([this] { end(End{EndReason::kReset, ""}); });
-  TRY(pio_.insert(x86::kResetPort, 1, *reset_port_));
 
   devices::pci::Layout layout;
   layout.ecam_base = x86::kEcamGpa;
@@ -89,6 +88,10 @@ Status Machine::build_buses() {
   pci_->set_on_ejected(
       [this](unsigned, std::unique_ptr<devices::pci::Device> device) { on_ejected(std::move(device)); });
   TRY(pci_->attach_to(mmio_));
+  using devices::pci::ConfigPorts;
+  static_assert(x86::kResetPort == ConfigPorts::kPort + 1);
+  config_ports_ = std::make_unique<ConfigPorts>(*pci_, *reset_port_);
+  TRY(pio_.insert(ConfigPorts::kPort, ConfigPorts::kPorts, *config_ports_));
   hotplug_ = std::make_unique<devices::pci::HotplugRegisters>(*pci_);
   return mmio_.insert(x86::kHotplugGpa, x86::kRegisterBytes, *hotplug_);
 }

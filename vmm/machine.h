@@ -21,6 +21,7 @@
 #include "base/unique_fd.h"
 #include "devices/acpi_events.h"
 #include "devices/bus.h"
+#include "devices/pci/config_ports.h"
 #include "devices/pci/root.h"
 #include "devices/serial.h"
 #include "devices/virtio/block.h"
@@ -126,6 +127,7 @@ class Machine {
   std::unique_ptr<devices::acpi::PowerRegisters> power_;
   std::unique_ptr<devices::BusDevice> reset_port_;
   std::unique_ptr<devices::pci::Root> pci_;
+  std::unique_ptr<devices::pci::ConfigPorts> config_ports_;
   std::unique_ptr<devices::pci::HotplugRegisters> hotplug_;
   uint64_t kernel_entry_ = 0;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;

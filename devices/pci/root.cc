@@ -87,8 +87,8 @@ class Root::Use {
 class Root::Ecam : public BusDevice {
  public:
   explicit Ecam(Root& root) : root_(root) {}
-  void read(uint64_t offset, std::span<std::byte> data) override { root_.ecam_read(offset, data); }
-  void write(uint64_t offset, std::span<const std::byte> data) override { root_.ecam_write(offset, data); }
+  void read(uint64_t offset, std::span<std::byte> data) override { root_.config_read(offset, data); }
+  void write(uint64_t offset, std::span<const std::byte> data) override { root_.config_write(offset, data); }
 
  private:
   Root& root_;
@@ -147,8 +147,7 @@ Status Root::attach_to(Bus& mmio) {
   return {};
 }
 
-// ECAM: bus in bits 20 to 27, device in 15 to 19, function in 12 to 14.
-void Root::ecam_read(uint64_t offset, std::span<std::byte> data) {
+void Root::config_read(uint64_t offset, std::span<std::byte> data) {
   if (offset >> 20 == 0 && ((offset >> 12) & 7) == 0) {
     if (Use use(*this, (offset >> 15) & 31); use) {
       use.device().config_read(offset & 0xfff, data);
@@ -158,7 +157,7 @@ void Root::ecam_read(uint64_t offset, std::span<std::byte> data) {
   read_ones(data);
 }
 
-void Root::ecam_write(uint64_t offset, std::span<const std::byte> data) {
+void Root::config_write(uint64_t offset, std::span<const std::byte> data) {
   if (offset >> 20 != 0 || ((offset >> 12) & 7) != 0) return;
   unsigned slot = (offset >> 15) & 31;
   if (Use use(*this, slot); use) {

@@ -70,6 +70,11 @@ class Root {
   /// Bit per slot that holds a device.
   uint32_t occupied() const;
 
+  /// 1 to 8 bytes of configuration space, addressed as in ECAM: bus in bits 20 and up, device in 15 to 19,
+  /// function in 12 to 14, register below.
+  void config_read(uint64_t offset, std::span<std::byte> data);
+  void config_write(uint64_t offset, std::span<const std::byte> data);
+
   // For HotplugRegisters.
   uint32_t take_plugged();
   uint32_t take_leaving();
@@ -95,8 +100,6 @@ class Root {
   class Window;
   class Ecam;
 
-  void ecam_read(uint64_t offset, std::span<std::byte> data);
-  void ecam_write(uint64_t offset, std::span<const std::byte> data);
   void window_read(uint64_t address, std::span<std::byte> data);
   void window_write(uint64_t address, std::span<const std::byte> data);
 

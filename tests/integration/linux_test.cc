@@ -35,7 +35,8 @@ echo "T uuid $(cat /sys/class/dmi/id/product_uuid);"
 echo "T serial $(cat /sys/class/dmi/id/product_serial);"
 echo "T root_serial $(cat /sys/block/vda/serial);"
 echo "T entropy $(head -c 16 /dev/hwrng | wc -c);"
-echo "T errors $(dmesg | grep -c -e 'ACPI Error' -e 'ACPI BIOS' -e 'BUG:');"
+echo "T errors $(dmesg | grep -c -e 'ACPI Error' -e 'ACPI BIOS' -e 'BUG:' -e 'PCI: Fatal');"
+echo "T config_space $(dmesg | grep -c 'PCI: Using configuration type 1');"
 echo "T described done;"
 wait_for '[ -b /dev/vdb ]'
 echo "T vdb $(cat /sys/block/vdb/serial) $(cat /sys/block/vdb/size);"
@@ -123,6 +124,7 @@ TEST_F(LinuxTest, DebiansKernelLivesAWholeLife) {
   EXPECT_EQ(said(*vm, "root_serial"), "vol00000000000000001");
   EXPECT_EQ(said(*vm, "entropy"), "16");
   EXPECT_EQ(said(*vm, "errors"), "0");
+  EXPECT_EQ(said(*vm, "config_space"), "1");
   ASSERT_EQ(said(*vm, "described"), "done");
 
   // A disk comes, grows, goes, and comes again.

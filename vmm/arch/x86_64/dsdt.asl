@@ -50,6 +50,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "HANEUL", "HNLVM", 1)
         Name (RBUF, ResourceTemplate ()
         {
           WordBusNumber (ResourceProducer, MinFixed, MaxFixed, PosDecode, 0, 0, 0, 0, 1)
+          IO (Decode16, 0xCF8, 0xCF8, 0x01, 0x08)
           DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
             0, MMIO32_GPA, MMIO32_LAST, 0, MMIO32_BYTES)
           QWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,
