@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Volume: a stack of layers as one virtual disk. ../FORMAT.md says what is in the files and why a crash at
+// any point is safe; block_backend.h says what a disk promises.
+//
+// Threads   as BlockBackend. what a Volume adds to a BlockBackend comes from any thread that is not an I/O
+//           thread of the volume, one call at a time; they block, and the I/O threads must go on turning
+//           meanwhile.
+// Lifetime  the destructor blocks until all that is known is in the files (a clean close). Channels go first.
+// Errors    open_volume(): kBusy if the top is open elsewhere; kCorrupt, kUnsupported with a sentence that
+// names
+//           the layer; kInvalidArgument if the layers are not a stack (wrong parent, wrong or missing key, a
+//           size that shrinks upwards, a layer beneath that is not frozen).
+// System calls  those of AsyncFile's blocking calls: pread64, pwrite64, fdatasync, ftruncate, lseek, fstat.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "storage/block_backend.h"
+#include "storage/volume/layer.h"
+
+namespace haneul::storage {
+
+struct StackLayer {
+  std::unique_ptr<AsyncFile> file;
+  std::optional<LayerKey> key;
+};
+
+struct Stack {
+  /// A raw file beneath the lowest layer, whose header gives its size; null for none.
+  std::unique_ptr<AsyncFile> raw_base;
+  /// Lowest first; the last is the top. At least one.
+  std::vector<StackLayer> layers;
+};
+
+struct VolumeOptions {
+  bool read_only = false;
+};
+
+class Volume : public BlockBackend {
+ public:
+  // Putting an empty layer on the stack, in steps, so that several volumes can do it at one point in time:
+  // sync_top() for each, hold_changes() for each, push_layer() for each, release_changes() for each,
+  // finish_push() for each. push_layers() below does it all.
+
+  /// Makes what the top holds durable while requests go on, so that the freezing later is short.
+  virtual Status sync_top() = 0;
+  /// Returns when no change (write, discard, write zeroes) and no commit is under way; those that come wait,
+  /// reads go on.
+  virtual void hold_changes() = 0;
+  /// Held only, and without waiting: `layer` (empty, its parent the present top) takes the changes from now
+  /// on. Nothing to do, and ok, if a layer with its id is the top already.
+  virtual Status push_layer(StackLayer layer) = 0;
+  virtual void release_changes() = 0;
+  /// Freezes what was the top before, durably; flushes wait for it. On failure the new top stays, every later
+  /// flush fails, and the error says why. Ok if there is nothing to do.
+  virtual Status finish_push() = 0;
+
+  virtual LayerId top() const = 0;
+  virtual size_t layers() const = 0;
+  /// Of the map in memory.
+  virtual size_t map_bytes() const = 0;
+};
+
+/// Takes the top's file exclusively (lock_file), those beneath are only read.
+Result<std::unique_ptr<Volume>> open_volume(Stack stack, VolumeOptions options);
+
+/// The same from descriptors; `direct` ones were opened with O_DIRECT: the volume copies what is not aligned.
+struct StackDescriptor {
+  UniqueFd fd;
+  std::optional<LayerKey> key;
+};
+Result<std::unique_ptr<Volume>> open_volume(UniqueFd raw_base, std::vector<StackDescriptor> layers,
+                                            VolumeOptions options);
+
+/// Switches each volume to its new top, all at one moment: a change that was completed before the call is
+/// beneath; of two changes one of which was submitted after the other was completed, on whichever volumes,
+/// the later is never beneath without the earlier. Returns how long changes were held back.
+struct Push {
+  Volume* volume = nullptr;
+  StackLayer layer;
+};
+Result<std::chrono::microseconds> push_layers(std::span<Push> pushes);
+
+}  // namespace haneul::storage
