@@ -25,9 +25,10 @@ bool valid(const std::byte* header) {
          load_le<uint64_t>(header + 8) == kConsoleRingBytes;
 }
 
-std::string unrolled(const std::byte* file) {
+// The last `wanted` bytes, or as many as there are.
+std::string unrolled(const std::byte* file, uint64_t wanted = kConsoleRingBytes) {
   uint64_t total = load_le<uint64_t>(file + kTotalOffset);
-  uint64_t held = std::min(total, kConsoleRingBytes);
+  uint64_t held = std::min({total, kConsoleRingBytes, wanted});
   const char* data = reinterpret_cast<const char*>(file + kDataOffset);
   uint64_t start = (total - held) % kConsoleRingBytes;
   uint64_t first = std::min(held, kConsoleRingBytes - start);
@@ -75,6 +76,14 @@ void ConsoleRing::append(std::span<const std::byte> data) {
 
 std::string ConsoleRing::contents() const {
   return unrolled(map_);
+}
+
+uint64_t ConsoleRing::total() const {
+  return load_le<uint64_t>(map_ + kTotalOffset);
+}
+
+std::string ConsoleRing::since(uint64_t position) const {
+  return position < total() ? unrolled(map_, total() - position) : std::string();
 }
 
 Result<std::string> read_console_ring(int fd) {

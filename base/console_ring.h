@@ -31,6 +31,10 @@ class ConsoleRing {
   void append(std::span<const std::byte> data);
   /// What the ring holds, oldest first.
   std::string contents() const;
+  /// Bytes ever written.
+  uint64_t total() const;
+  /// What the ring still holds of what was written after the first `position` bytes.
+  std::string since(uint64_t position) const;
 
  private:
   explicit ConsoleRing(std::byte* map) : map_(map) {}

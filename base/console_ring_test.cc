@@ -30,6 +30,23 @@ TEST(ConsoleRing, KeepsTheLastBytesAndGoesOnAfterReopening) {
   EXPECT_EQ(read_console_ring(file.get()).value(), ring.contents());
 }
 
+TEST(ConsoleRing, TellsWhatCameSinceAPosition) {
+  UniqueFd file = make_memfd("ring").value();
+  ConsoleRing ring = ConsoleRing::open(file).value();
+  EXPECT_EQ(ring.since(0), "");
+  ring.append(bytes("one two"));
+  EXPECT_EQ(ring.total(), 7u);
+  EXPECT_EQ(ring.since(0), "one two");
+  EXPECT_EQ(ring.since(4), "two");
+  EXPECT_EQ(ring.since(7), "");
+  EXPECT_EQ(ring.since(~0ull), "") << "a position that is not there yet";
+  std::string all = "one two";
+  while (all.size() < 3 * kConsoleRingBytes) all += fmt::format("{} ", all.size());
+  ring.append(bytes(all.substr(7)));
+  EXPECT_EQ(ring.since(all.size() - 10), all.substr(all.size() - 10));
+  EXPECT_EQ(ring.since(7), all.substr(all.size() - kConsoleRingBytes)) << "the oldest is gone";
+}
+
 TEST(ConsoleRing, OneHugeWriteKeepsItsEnd) {
   UniqueFd file = make_memfd("ring").value();
   ConsoleRing ring = ConsoleRing::open(file).value();

@@ -181,6 +181,16 @@ TEST(Filters, OnlyTheControlThreadMakesRings) {
   }
 }
 
+TEST(Filters, OnlyTheControlThreadSends) {
+  for (ThreadKind kind : kKinds) {
+    int status = behind_filter(kind, [] {
+      raw(SYS_sendto, -1);
+      return 0;
+    });
+    EXPECT_EQ(kind != ThreadKind::kControl, killed_by_filter(status)) << name_of(kind);
+  }
+}
+
 TEST(Filters, OrdinaryWorkPasses) {
   for (ThreadKind kind : kKinds) {
     int status = behind_filter(kind, [&] {

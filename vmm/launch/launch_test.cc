@@ -409,6 +409,19 @@ TEST_F(LaunchTest, TheConsoleSocketHasWhatWasAndWhatComes) {
   EXPECT_EQ(read_console_until(second.get(), text.substr(text.size() - 6)), text);
   ASSERT_TRUE(write_all(second.get(), std::as_bytes(std::span("q", 1))).ok());
   EXPECT_EQ(ending_of(process).reason, "powered-off");
+  EXPECT_EQ(read_console_until(second.get(), "done\n"), "done\n");
+}
+
+TEST_F(LaunchTest, AReaderOfAFloodGetsEveryByte) {
+  // More than the ring holds: what a reader gets, it got while the guest wrote.
+  constexpr size_t kBytes = 2 * kConsoleRingBytes;
+  start(fmt::format("flood bytes={}", kBytes));
+  UniqueFd reader = connect_unix(folder_ / "console", SOCK_STREAM).value();
+  std::string expected = "!";
+  for (size_t i = 0; i < kBytes; ++i) expected += static_cast<char>('a' + i % 26);
+  std::string got = read_console_until(reader.get(), "done\n");
+  EXPECT_TRUE(got == expected + "\ndone\n")
+      << got.size() << " bytes, the end: " << got.substr(got.size() - 20);
 }
 
 TEST_F(LaunchTest, WhatWasTypedTooEarlyReachesTheNextMachine) {

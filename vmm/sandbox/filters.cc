@@ -94,8 +94,6 @@ void allow_runtime(Builder& b) {
 void allow_vcpu(Builder& b) {
   allow_runtime(b);
   b.allow_values(SYS_ioctl, 1, {KVM_RUN, KVM_IRQFD, KVM_IOEVENTFD, KVM_SET_GSI_ROUTING, KVM_GET_REGS});
-  // Console output to whoever is connected.
-  b.allow({SYS_sendto});
   // A guest's driver brings its network device up by a register write, and the device tells the tap what it
   // may send.
   b.allow_values(SYS_ioctl, 1, {TUNSETOFFLOAD, TUNSETVNETHDRSZ});
@@ -114,8 +112,8 @@ void allow_control(Builder& b) {
   allow_vcpu(b);
   allow_io(b);
   b.allow({SYS_io_uring_setup, SYS_io_uring_register, SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_ctl,
-           SYS_accept4, SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_memfd_create, SYS_ftruncate, SYS_fstat,
-           SYS_lseek, SYS_flock});
+           SYS_accept4, SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto, SYS_memfd_create, SYS_ftruncate,
+           SYS_fstat, SYS_lseek, SYS_flock});
   b.allow_values(SYS_newfstatat, 3, {AT_EMPTY_PATH});
   b.allow_values(SYS_setsockopt, 2, {SO_SNDBUF});
   b.allow_values(SYS_fcntl, 1, {F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, F_GETFD, F_OFD_SETLK, F_OFD_GETLK});
