@@ -88,8 +88,10 @@ A FILE is a path, or fd:N for a descriptor that the program inherited.
   --kernel FILE          an ELF vmlinux or a bzImage
   --initrd FILE          may be repeated: loaded one after the other
   --cmdline TEXT         the kernel's command line
-  --disk KEY=VALUE,...   file=FILE; format=raw|overlay (raw); base=FILE, for an
-                         overlay; id=TEXT; ro. The first one is /dev/vda
+  --disk KEY=VALUE,...   format=raw|overlay|volume (raw); file=FILE; id=TEXT; ro.
+                         A volume has layer=FILE,... (the lowest first) instead
+                         of a file; base=FILE is a raw image beneath an overlay
+                         or a volume. The first disk is /dev/vda
   --net KEY=VALUE,...    tap=fd:N; mac=AA:BB:CC:DD:EE:FF; mtu=N
   --uuid UUID            of the system, for SMBIOS
   --product TEXT         the system's product name, for SMBIOS
@@ -168,27 +170,68 @@ Pairs split_pairs(std::string_view text) {
   return pairs;
 }
 
+constexpr const char* kDiskForm =
+    "file=FILE or layer=FILE..., with format=raw|overlay|volume, base=FILE, keys=fd:N, id=TEXT, ro";
+
+// As launch() writes them: for each layer a byte that says whether it has a key, and 64 bytes.
+Status read_keys(std::string_view text, std::vector<launch::Layer>& layers) {
+  if (!text.starts_with("fd:")) return bad("disk", text, "a descriptor of keys, fd:N");
+  UniqueFd file = TRY(file_or_fd("disk", text, 0));
+  for (size_t i = 0; i < layers.size(); ++i) {
+    std::array<uint8_t, 65> record{};
+    TRY(read_exact_at(file.get(), i * record.size(), std::as_writable_bytes(std::span(record)))
+            .context("keys"));
+    if (record[0] == 0) continue;
+    std::copy(record.begin() + 1, record.end(), layers[i].key.emplace().begin());
+  }
+  return {};
+}
+
+// The lowest first; only the last is written.
+Status open_layers(const std::vector<std::string_view>& files, std::string_view keys, launch::Disk& disk) {
+  for (size_t i = 0; i < files.size(); ++i) {
+    bool top = i + 1 == files.size();
+    int access = top && !disk.read_only ? O_RDWR : O_RDONLY;
+    disk.layers.push_back({TRY(file_or_fd("disk", files[i], access).context("--disk")), std::nullopt});
+  }
+  if (!keys.empty()) TRY(read_keys(keys, disk.layers));
+  return {};
+}
+
 Result<launch::Disk> parse_disk(std::string_view text) {
   launch::Disk disk;
   std::string_view file;
   std::string_view base;
+  std::string_view keys;
+  std::vector<std::string_view> layers;
   for (auto [key, value] : split_pairs(text)) {
     if (key == "file") {
       file = value;
+    } else if (key == "layer") {
+      layers.push_back(value);
+    } else if (key == "keys") {
+      keys = value;
     } else if (key == "base") {
       base = value;
     } else if (key == "id") {
       disk.id = value;
     } else if (key == "ro" && value.empty()) {
       disk.read_only = true;
-    } else if (key == "format" && (value == "raw" || value == "overlay")) {
-      disk.format = value == "raw" ? launch::DiskFormat::kRaw : launch::DiskFormat::kOverlay;
+    } else if (auto format = launch::parse_disk_format(value); key == "format" && format) {
+      disk.format = *format;
     } else {
-      return bad("disk", text, "file=FILE[,format=raw|overlay][,base=FILE][,id=TEXT][,ro]");
+      return bad("disk", text, kDiskForm);
     }
   }
-  if (file.empty()) return bad("disk", text, "complete: file=FILE is missing");
-  disk.file = TRY(file_or_fd("disk", file, disk.read_only ? O_RDONLY : O_RDWR).context("--disk"));
+  bool volume = disk.format == launch::DiskFormat::kVolume;
+  if (volume && layers.empty()) return bad("disk", text, "complete: layer=FILE is missing");
+  if (!volume && file.empty()) return bad("disk", text, "complete: file=FILE is missing");
+  if (volume != file.empty() || volume == layers.empty()) return bad("disk", text, kDiskForm);
+  if (volume) {
+    TRY(open_layers(layers, keys, disk));
+  } else {
+    disk.file = TRY(file_or_fd("disk", file, disk.read_only ? O_RDONLY : O_RDWR).context("--disk"));
+  }
   if (!base.empty()) disk.base = TRY(file_or_fd("disk", base, O_RDONLY).context("--disk"));
   return disk;
 }

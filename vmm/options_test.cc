@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+
 #include "base/checked.h"
+#include "base/file.h"
 #include "tests/support/files.h"
 
 namespace haneul::vmm {
@@ -117,10 +120,18 @@ TEST(Options, EveryMistakeIsNamed) {
 }
 
 TEST(Options, DisksAndInterfacesAreComplete) {
-  constexpr std::string_view kDisk = "' is not file=FILE[,format=raw|overlay][,base=FILE][,id=TEXT][,ro]";
+  constexpr std::string_view kDisk =
+      "' is not file=FILE or layer=FILE..., with format=raw|overlay|volume, base=FILE, keys=fd:N, id=TEXT, "
+      "ro";
   for (std::string text : {"size=1", "file=a,format=qcow2", "file=a,ro=1", ",", "file=a,,"}) {
     EXPECT_EQ(error_of({"--disk", text}), fmt::format("--disk: '{}{}", text, kDisk));
   }
+  EXPECT_EQ(error_of({"--disk", "format=volume"}),
+            "--disk: 'format=volume' is not complete: layer=FILE is missing");
+  EXPECT_EQ(error_of({"--disk", "format=volume,layer=/dev/null,file=/dev/null"}),
+            fmt::format("--disk: 'format=volume,layer=/dev/null,file=/dev/null{}", kDisk));
+  EXPECT_EQ(error_of({"--disk", "file=/dev/null,layer=/dev/null"}),
+            fmt::format("--disk: 'file=/dev/null,layer=/dev/null{}", kDisk));
   EXPECT_EQ(error_of({"--disk", "id=vol-1"}), "--disk: 'id=vol-1' is not complete: file=FILE is missing");
   EXPECT_EQ(error_of({"--net", "mtu=1500"}), "--net: 'mtu=1500' is not complete: tap=fd:N is missing");
   EXPECT_EQ(error_of({"--net", "tap=tap0"}),
@@ -129,6 +140,31 @@ TEST(Options, DisksAndInterfacesAreComplete) {
     EXPECT_EQ(error_of({"--net", "mac=" + mac}), fmt::format("--net: '{}' is not a MAC address", mac));
   }
   EXPECT_EQ(error_of({"--net", "mtu=65536"}), "--net: '65536' is not a number");
+}
+
+TEST(Options, AVolumeHasItsLayersAndTheirKeys) {
+  testing::TempFolder folder;
+  std::string lower = folder.disk("lower", 4096);
+  std::string upper = folder.disk("upper", 4096);
+  std::string records(130, '\0');
+  records[65] = 1;
+  std::fill(records.begin() + 66, records.end(), 'k');
+  UniqueFd keys = make_memfd("keys").value();
+  write_all(keys.get(), std::as_bytes(std::span(records))).value();
+  int passed = keys.release();
+  Options options =
+      parse({"--kernel", "/dev/null", "--disk",
+             fmt::format("format=volume,id=vol1,layer={},layer={},keys=fd:{}", lower, upper, passed)})
+          .value();
+  const launch::Disk& disk = options.runner.machine.disks.at(0);
+  EXPECT_EQ(disk.format, launch::DiskFormat::kVolume);
+  ASSERT_EQ(disk.layers.size(), 2u);
+  EXPECT_EQ(::fcntl(disk.layers[0].file.get(), F_GETFL) & O_ACCMODE, O_RDONLY);
+  EXPECT_EQ(::fcntl(disk.layers[1].file.get(), F_GETFL) & O_ACCMODE, O_RDWR);
+  EXPECT_FALSE(disk.layers[0].key);
+  ASSERT_TRUE(disk.layers[1].key);
+  EXPECT_EQ(disk.layers[1].key->front(), 'k');
+  EXPECT_EQ(disk.layers[1].key->back(), 'k');
 }
 
 TEST(Options, AFileThatIsNotThere) {

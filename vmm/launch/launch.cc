@@ -4,11 +4,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -16,9 +18,12 @@
 
 #include "base/file.h"
 #include "base/socket.h"
+#include "vmm/launch/reply.h"
 
 namespace haneul::launch {
 namespace {
+
+constexpr std::array<std::string_view, 3> kFormatNames = {"raw", "overlay", "volume"};
 
 /// The arguments and the descriptors that stay open across exec, both ready before fork: between fork and
 /// exec a process that had threads may only make system calls.
@@ -51,14 +56,33 @@ class Command {
   std::vector<int> kept_;
 };
 
-void add_disks(Command& command, const std::vector<Disk>& disks) {
+/// 65 bytes for each layer: whether it has a key, and the key. In memory only; empty if no layer has one.
+Result<UniqueFd> key_file(const std::vector<Layer>& layers) {
+  if (std::none_of(layers.begin(), layers.end(), [](const Layer& l) { return l.key.has_value(); }))
+    return UniqueFd();
+  UniqueFd file = TRY(make_memfd("keys"));
+  std::string content;
+  for (const Layer& layer : layers) {
+    content.push_back(layer.key ? 1 : 0);
+    auto key = layer.key.value_or(std::array<uint8_t, 64>{});
+    content.append(key.begin(), key.end());
+  }
+  TRY(write_all(file.get(), std::as_bytes(std::span(content))));
+  return file;
+}
+
+Status add_disks(Command& command, std::vector<UniqueFd>& key_files, const std::vector<Disk>& disks) {
   for (const Disk& disk : disks) {
-    std::string text = fmt::format("file={},format={},id={}", command.pass(disk.file),
-                                   disk.format == DiskFormat::kRaw ? "raw" : "overlay", disk.id);
+    std::string text = fmt::format("format={},id={}", name(disk.format), disk.id);
+    if (disk.file) text += fmt::format(",file={}", command.pass(disk.file));
     if (disk.base) text += fmt::format(",base={}", command.pass(disk.base));
+    for (const Layer& layer : disk.layers) text += fmt::format(",layer={}", command.pass(layer.file));
+    key_files.push_back(TRY(key_file(disk.layers)));
+    if (key_files.back()) text += fmt::format(",keys={}", command.pass(key_files.back()));
     if (disk.read_only) text += ",ro";
     command.add("disk", std::move(text));
   }
+  return {};
 }
 
 void add_nics(Command& command, const std::vector<Nic>& nics) {
@@ -101,7 +125,7 @@ struct Channels {
   UniqueFd ready_write;
 };
 
-Command make_command(const Spec& spec, const Channels& channels) {
+Result<Command> make_command(const Spec& spec, const Channels& channels, std::vector<UniqueFd>& key_files) {
   Command command(spec.program);
   command.add("memory", std::to_string(spec.memory_bytes));
   command.add("vcpus", std::to_string(spec.vcpus));
@@ -112,7 +136,7 @@ Command make_command(const Spec& spec, const Channels& channels) {
   command.add("kernel", command.pass(spec.kernel));
   for (const UniqueFd& initrd : spec.initrds) command.add("initrd", command.pass(initrd));
   command.add("cmdline", spec.command_line);
-  add_disks(command, spec.disks);
+  TRY(add_disks(command, key_files, spec.disks));
   add_nics(command, spec.nics);
   command.add("control", command.pass(channels.control.fd()));
   command.add("console-listener", command.pass(channels.console.fd()));
@@ -135,6 +159,12 @@ Command make_command(const Spec& spec, const Channels& channels) {
   ::dup2(null, STDOUT_FILENO);
   ::dup2(log, STDERR_FILENO);
   for (int fd : kept) ::fcntl(fd, F_SETFD, 0);
+  // A volume with a long history has many layers, each with a descriptor.
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -180,19 +210,6 @@ Status await_ready(const Process& process, const UniqueFd& ready, const UniqueFd
       ending.reason == "failed" ? ending.detail : "it ended without a reason, see the instance's log");
 }
 
-// The VMM may belong to its guest by now: nothing that it answers is taken to be of the right type.
-std::string text_of(const nlohmann::json& reply, const char* key) {
-  auto found = reply.find(key);
-  return found != reply.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
-ErrorCode code_from(std::string_view text) {
-  for (int i = 0; i <= static_cast<int>(ErrorCode::kInternal); ++i) {
-    if (name(static_cast<ErrorCode>(i)) == text) return static_cast<ErrorCode>(i);
-  }
-  return ErrorCode::kInternal;
-}
-
 Result<Channels> make_channels(const Spec& spec) {
   Channels channels;
   TRY(channels.control.listen(spec.control_socket, SOCK_SEQPACKET));
@@ -211,7 +228,8 @@ Result<Process> start(const Spec& spec, std::chrono::milliseconds timeout) {
   if (!spec.jail.cgroup.empty()) cgroup = TRY(open_file(spec.jail.cgroup / "cgroup.procs", O_WRONLY));
   if (::access(spec.program.c_str(), X_OK) != 0) return errno_error("cannot run {}", spec.program.string());
   std::ignore = ::ftruncate(spec.status.get(), 0);
-  Command command = make_command(spec, channels);
+  std::vector<UniqueFd> key_files;
+  Command command = TRY(make_command(spec, channels, key_files));
   std::vector<char*> argv = command.argv();
   int log = spec.log ? spec.log.get() : null.get();
 
@@ -232,6 +250,16 @@ Result<Process> start(const Spec& spec, std::chrono::milliseconds timeout) {
 }
 
 }  // namespace
+
+std::string_view name(DiskFormat format) {
+  return kFormatNames.at(static_cast<size_t>(format));
+}
+
+std::optional<DiskFormat> parse_disk_format(std::string_view name) {
+  auto found = std::find(kFormatNames.begin(), kFormatNames.end(), name);
+  if (found == kFormatNames.end()) return std::nullopt;
+  return static_cast<DiskFormat>(found - kFormatNames.begin());
+}
 
 Result<Process> launch(Spec spec, std::chrono::milliseconds timeout) {
   return start(spec, timeout);
@@ -273,97 +301,6 @@ Ending read_ending(int status_fd) {
   ending.reason = text_of(parsed, "reason");
   ending.detail = text_of(parsed, "detail");
   return ending;
-}
-
-Result<VmmClient> VmmClient::connect(const std::filesystem::path& control_socket) {
-  UniqueFd socket = TRY(connect_unix(control_socket, SOCK_SEQPACKET));
-  timeval deadline{10, 0};
-  if (::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof deadline) != 0 ||
-      ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &deadline, sizeof deadline) != 0) {
-    return errno_error("setsockopt");
-  }
-  return VmmClient(std::move(socket));
-}
-
-Result<std::string> VmmClient::request(const std::string& text, std::vector<UniqueFd> fds) {
-  std::vector<int> numbers;
-  for (const UniqueFd& fd : fds) numbers.push_back(fd.get());
-  TRY(send_packet(socket_.get(), text, numbers).context("VMM"));
-  Packet packet = TRY(receive_packet(socket_.get()).context("VMM"));
-  auto reply = nlohmann::json::parse(packet.text, nullptr, false);
-  if (!reply.is_object())
-    return make_error(ErrorCode::kInternal, "the VMM answered something that is not JSON");
-  auto verdict = reply.find("ok");
-  if (verdict == reply.end() || !verdict->is_boolean())
-    return make_error(ErrorCode::kInternal, "the VMM answered neither yes nor no");
-  if (!verdict->get<bool>()) return Error(code_from(text_of(reply, "code")), text_of(reply, "error"));
-  return packet.text;
-}
-
-namespace {
-
-std::string op(std::string_view name) {
-  return nlohmann::json{{"op", name}}.dump();
-}
-
-Status done(Result<std::string> reply) {
-  TRY(std::move(reply));
-  return {};
-}
-
-}  // namespace
-
-Result<std::string> VmmClient::state() {
-  return text_of(nlohmann::json::parse(TRY(request(op("state")))), "state");
-}
-
-Result<std::string> VmmClient::statistics() {
-  return text_of(nlohmann::json::parse(TRY(request(op("statistics")))), "statistics");
-}
-
-Status VmmClient::press_power_button() {
-  return done(request(op("power-button")));
-}
-Status VmmClient::reset() {
-  return done(request(op("reset")));
-}
-Status VmmClient::pause() {
-  return done(request(op("pause")));
-}
-Status VmmClient::resume() {
-  return done(request(op("resume")));
-}
-Status VmmClient::shut_down() {
-  return done(request(op("shut-down")));
-}
-
-Status VmmClient::attach_disk(Disk disk) {
-  nlohmann::json text = {{"op", "attach-disk"},
-                         {"id", disk.id},
-                         {"format", disk.format == DiskFormat::kRaw ? "raw" : "overlay"},
-                         {"read_only", disk.read_only}};
-  std::vector<UniqueFd> fds;
-  fds.push_back(std::move(disk.file));
-  if (disk.base) fds.push_back(std::move(disk.base));
-  return done(request(text.dump(), std::move(fds)));
-}
-
-Status VmmClient::detach_disk(std::string_view id, bool force) {
-  return done(request(nlohmann::json{{"op", "detach-disk"}, {"id", id}, {"force", force}}.dump()));
-}
-
-Status VmmClient::resize_disk(std::string_view id, uint64_t size_bytes) {
-  return done(request(nlohmann::json{{"op", "resize-disk"}, {"id", id}, {"size_bytes", size_bytes}}.dump()));
-}
-
-Result<std::vector<std::string>> VmmClient::disk_ids() {
-  auto reply = nlohmann::json::parse(TRY(request(op("disk-ids"))));
-  std::vector<std::string> ids;
-  for (const auto& id : reply["ids"]) {
-    if (!id.is_string()) return make_error(ErrorCode::kInternal, "the VMM named a disk that is not text");
-    ids.push_back(id.get<std::string>());
-  }
-  return ids;
 }
 
 }  // namespace haneul::launch

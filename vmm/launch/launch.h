@@ -22,17 +22,31 @@
 
 namespace haneul::launch {
 
-/// How a disk's file is to be read. Declared by whoever opened it, never guessed from content.
-enum class DiskFormat { kRaw, kOverlay };
+/// How a disk's files are to be read. Declared by whoever opened them, never guessed from content.
+enum class DiskFormat { kRaw, kOverlay, kVolume };
+/// "raw", "overlay", "volume".
+std::string_view name(DiskFormat format);
+std::optional<DiskFormat> parse_disk_format(std::string_view name);
+
+/// One layer of a volume, see storage/FORMAT.md.
+struct Layer {
+  UniqueFd file;
+  /// Of an encrypted layer: its key. Travels in memory only, never on a command line.
+  std::optional<std::array<uint8_t, 64>> key;
+};
 
 struct Disk {
-  /// The volume's id, which the guest sees as the disk's serial, at most 20 bytes ("vol-" + 16 or fewer are
-  /// kept).
+  /// What the guest sees as the disk's serial, at most 20 bytes.
   std::string id;
   DiskFormat format = DiskFormat::kRaw;
   bool read_only = false;
+  /// Raw, or an overlay: the disk.
   UniqueFd file;
-  /// For an overlay: the image beneath it, opened read-only. None: zeroes.
+  /// A volume: its layers, the lowest first. The last is opened read-write (unless read_only), the others
+  /// read-only.
+  std::vector<Layer> layers;
+  /// A volume: a raw file beneath the lowest layer, read-only, if that layer says that there is one. An
+  /// overlay: the image beneath it.
   UniqueFd base;
 };
 
@@ -132,11 +146,21 @@ class VmmClient {
   Status detach_disk(std::string_view id, bool force);
   Status resize_disk(std::string_view id, uint64_t size_bytes);
   Result<std::vector<std::string>> disk_ids();
+  /// Puts an empty layer on each of these disks (volumes), all at one moment, and returns when what was the
+  /// top of each is frozen and durable: how long the guest's changes were held back. A disk that has this
+  /// layer on top already is left alone. Waits up to ten minutes: everything the guest wrote becomes durable.
+  struct PushLayer {
+    std::string disk;
+    Layer layer;
+  };
+  Result<std::chrono::microseconds> push_layers(std::vector<PushLayer> pushes);
   /// Ends the VMM in order: devices drained, files closed, status written.
   Status shut_down();
 
  private:
   explicit VmmClient(UniqueFd socket) : socket_(std::move(socket)) {}
+  Status set_deadline(std::chrono::seconds deadline);
+  Status send_layers(std::vector<Layer> layers);
   Result<std::string> request(const std::string& text, std::vector<UniqueFd> fds = {});
   UniqueFd socket_;
 };
