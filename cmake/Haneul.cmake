@@ -13,13 +13,15 @@ if(HANEUL_CCACHE)
 endif()
 
 # Who may use whom: base <- storage, net <- devices <- vmm; base, storage, net, vmm/launch <- agent.
+# store is storage/store: a library of its own, because it needs SQLite and storage is in every VMM.
 set(HANEUL_MAY_USE_base "")
 set(HANEUL_MAY_USE_storage base)
+set(HANEUL_MAY_USE_store base storage)
 set(HANEUL_MAY_USE_net base)
 set(HANEUL_MAY_USE_devices base storage net)
 set(HANEUL_MAY_USE_launch base)
 set(HANEUL_MAY_USE_vmm base storage net devices launch)
-set(HANEUL_MAY_USE_agent base storage net launch)
+set(HANEUL_MAY_USE_agent base storage store net launch)
 
 add_library(haneul_flags INTERFACE)
 target_compile_options(haneul_flags INTERFACE

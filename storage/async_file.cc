@@ -41,6 +41,13 @@ class RingFile final : public AsyncFile {
     if (::fdatasync(fd_.get()) != 0) return errno_error("fdatasync");
     return {};
   }
+  Status erase_now(Erase how, uint64_t offset, uint64_t length) override {
+    int mode = (how == Erase::kPunch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) | FALLOC_FL_KEEP_SIZE;
+    while (::fallocate(fd_.get(), mode, static_cast<off_t>(offset), static_cast<off_t>(length)) != 0) {
+      if (errno != EINTR) return errno_error("fallocate");
+    }
+    return {};
+  }
   Result<uint64_t> size() override {
     struct stat info {};
     if (::fstat(fd_.get(), &info) != 0) return errno_error("fstat");

@@ -30,6 +30,8 @@ class AsyncFile {
   virtual Status read_now(uint64_t offset, std::span<std::byte> out) = 0;
   virtual Status write_now(uint64_t offset, std::span<const std::byte> data) = 0;
   virtual Status sync_now() = 0;
+  /// The whole range; see erase().
+  virtual Status erase_now(Erase how, uint64_t offset, uint64_t length) = 0;
   /// Of a regular file or a block device.
   virtual Result<uint64_t> size() = 0;
   /// Makes a regular file at least this large.

@@ -207,6 +207,9 @@ class SimFile final : public AsyncFile {
     medium_->settle(medium_->clock);
     return {};
   }
+  Status erase_now(Erase, uint64_t offset, uint64_t length) override {
+    return write_now(offset, std::vector<std::byte>(length));
+  }
   Result<uint64_t> size() override { return medium_->size; }
   Status grow(uint64_t size_bytes) override {
     medium_->size = std::max(medium_->size, size_bytes);

@@ -37,7 +37,9 @@ Table read_table() {
 
 /// The table's name for the part of the project that a file belongs to.
 std::string part_of(const std::string& path) {
-  return path.starts_with("vmm/launch/") ? "launch" : path.substr(0, path.find('/'));
+  if (path.starts_with("vmm/launch/")) return "launch";
+  if (path.starts_with("storage/store/")) return "store";
+  return path.substr(0, path.find('/'));
 }
 
 bool is_source(const fs::path& path) {
