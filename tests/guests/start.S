@@ -13,6 +13,7 @@ start:
     lea stack_top(%rip), %rsp
     mov $pml4, %eax
     mov %rax, %cr3
+long_mode:
     # Two commands need ring 0; the first byte of the command line tells them.
     mov 0x228(%rsi), %ebx            # boot_params.hdr.cmd_line_ptr
     cmpb $'3', (%rbx)                # "3fault": a triple fault
@@ -43,15 +44,33 @@ user:
 1:  pause
     jmp 1b
 
-# For loaders that start an ELF file by the PVH protocol, in 32-bit mode: only the first sign of life.
+# For loaders that start an ELF file by the PVH protocol (QEMU does): in 32-bit mode without paging, EBX pointing to
+# struct hvm_start_info. To long mode, and on with a boot_params that has the command line alone.
     .code32
     .global pvh_start
 pvh_start:
     movw $0x3f8, %dx
     movb $'!', %al
     outb %al, %dx
-2:  hlt
-    jmp 2b
+    movl 24(%ebx), %eax              # hvm_start_info.cmdline_paddr
+    movl %eax, pvh_boot_params + 0x228
+    movl $pml4, %eax
+    movl %eax, %cr3
+    movl $0x20, %eax                 # CR4.PAE
+    movl %eax, %cr4
+    movl $0xc0000080, %ecx           # EFER.LME
+    xorl %edx, %edx
+    movl $0x100, %eax
+    wrmsr
+    lgdt gdt_pointer
+    movl $0x80000001, %eax           # CR0.PG, CR0.PE
+    movl %eax, %cr0
+    ljmp $0x10, $pvh_long
+    .code64
+pvh_long:
+    mov $pvh_boot_params, %esi
+    lea stack_top(%rip), %rsp
+    jmp long_mode
 
     .section .note.pvh, "a"
     .balign 4
@@ -100,6 +119,8 @@ pd_window:
 
     .bss
     .balign 16
+pvh_boot_params:
+    .space 0x230
     .space 65536
 stack_top:
     .section .note.GNU-stack, "", @progbits

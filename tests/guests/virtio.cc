@@ -4,7 +4,7 @@
 namespace guest {
 namespace {
 
-// vmm/arch/x86_64/layout.h.
+// vmm/arch/x86_64/layout.h; QEMU's microvm has it there too.
 constexpr uint64_t kEcam = 0xe0000000;
 
 constexpr uint64_t kEventIdx = 1ull << 29;
@@ -14,10 +14,20 @@ void full_barrier() {
   asm volatile("mfence" ::: "memory");
 }
 
+// Where QEMU's microvm forwards memory accesses to its PCI bus; haneul-vmm places its BARs itself.
+uint32_t next_bar = 0xc0000000;
+constexpr uint32_t kBarSpace = 1 << 20;
+
 uint64_t bar_address(uint64_t function, uint8_t bar) {
-  uint32_t low = read_mmio<uint32_t>(function + 0x10 + bar * 4u);
+  uint64_t place = function + 0x10 + bar * 4u;
+  uint32_t low = read_mmio<uint32_t>(place);
+  if ((low & ~0xfu) == 0 && ((low & 6) == 0 || read_mmio<uint32_t>(place + 4) == 0)) {
+    write_mmio<uint32_t>(place, next_bar);
+    next_bar += kBarSpace;
+    low = read_mmio<uint32_t>(place);
+  }
   uint64_t address = low & ~0xfu;
-  if ((low & 6) == 4) address |= uint64_t{read_mmio<uint32_t>(function + 0x14 + bar * 4u)} << 32;
+  if ((low & 6) == 4) address |= uint64_t{read_mmio<uint32_t>(place + 4)} << 32;
   return address;
 }
 
@@ -75,8 +85,8 @@ unsigned VirtioDevice::slot_of(uint16_t device_type, unsigned nth) {
 
 void VirtioDevice::open(unsigned slot, uint64_t features) {
   uint64_t function = kEcam + slot * 0x8000u;
-  write_mmio<uint16_t>(function + 4, 6);  // memory decoding, bus master
   find_capabilities(function);
+  write_mmio<uint16_t>(function + 4, 6);  // memory decoding, bus master
 
   write_mmio<uint8_t>(common_ + 20, 0);
   while (read_mmio<uint8_t>(common_ + 20) != 0) pause();
