@@ -65,6 +65,9 @@ class RingFile final : public AsyncFile {
     if (::ftruncate(fd_.get(), static_cast<off_t>(size_bytes)) != 0) return errno_error("ftruncate");
     return {};
   }
+  Status lock(Lock how) override {
+    return how == Lock::kNone ? unlock_file(fd_.get()) : lock_file(fd_.get(), how == Lock::kExclusive);
+  }
   Result<uint64_t> next_data(uint64_t offset, uint64_t limit) override {
     off_t found = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
     if (found >= 0) return std::min(static_cast<uint64_t>(found), limit);
@@ -95,6 +98,14 @@ Status lock_file(int fd, bool exclusive) {
                      : "the file is open as a writable disk elsewhere");
   }
   return errno_error("locking the disk's file");
+}
+
+Status unlock_file(int fd) {
+  struct flock lock {};
+  lock.l_type = F_UNLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(fd, F_OFD_SETLK, &lock) != 0) return errno_error("unlocking the disk's file");
+  return {};
 }
 
 Result<bool> is_writable(int fd) {

@@ -36,6 +36,9 @@ class AsyncFile {
   virtual Result<uint64_t> size() = 0;
   /// Makes a regular file at least this large.
   virtual Status grow(uint64_t size_bytes) = 0;
+  enum class Lock { kNone, kShared, kExclusive };
+  /// As lock_file(), for this file's open descriptor; kNone gives it up. Files without locks just say yes.
+  virtual Status lock(Lock) { return {}; }
   /// Where data begins at or after offset; `limit` if everything before it is a hole.
   virtual Result<uint64_t> next_data(uint64_t offset, uint64_t limit) = 0;
 };
@@ -45,6 +48,7 @@ std::unique_ptr<AsyncFile> make_async_file(UniqueFd fd);
 /// Takes the file for this process, until its last descriptor is closed: exclusively, or among readers. kBusy
 /// if it is taken. An open-file-description lock: it stays with the descriptor wherever that is sent.
 Status lock_file(int fd, bool exclusive);
+Status unlock_file(int fd);
 /// Whether the descriptor was opened for writing.
 Result<bool> is_writable(int fd);
 

@@ -5,7 +5,8 @@
 #include <sys/random.h>
 
 #include "base/checked.h"
-#include "storage/volume/format.h"
+#include "storage/volume/crypt_file.h"
+#include "storage/volume/recovery.h"
 
 namespace haneul::storage {
 namespace {
@@ -62,7 +63,6 @@ Status create_layer(AsyncFile& file, const NewLayer& layer) {
     return make_error(ErrorCode::kInvalidArgument,
                       "only the lowest layer lies on a raw base, and {} has a parent", to_string(layer.id));
   }
-  if (layer.key) return make_error(ErrorCode::kUnsupported, "encrypted layers are not offered yet");
   if (TRY(file.size()) != 0) {
     return make_error(ErrorCode::kExists, "a layer is made in an empty file, and this one is not");
   }
@@ -75,31 +75,34 @@ Status create_layer(AsyncFile& file, const NewLayer& layer) {
   TRY(file.write_now(layer::kStateOffset, page));
   // The header last, and the rest synced before: what begins with a header is a whole layer.
   TRY(file.sync_now());
-  layer::encode_header({layer.id, layer.parent, layer.raw_base_bytes, false, {}, {}}, page);
+  layer::Header header{layer.id, layer.parent, layer.raw_base_bytes, layer.key.has_value(), {}, {}};
+  if (layer.key) {
+    header.salt = layer.salt;
+    header.check = layer_key_check(*layer.key);
+  }
+  layer::encode_header(header, page);
   TRY(file.write_now(layer::kHeaderOffset, page));
   return file.sync_now();
 }
 
 Result<LayerInfo> read_layer_info(AsyncFile& file) {
-  uint64_t size = TRY(file.size());
-  if (size < layer::kDataOffset) {
-    return make_error(ErrorCode::kCorrupt, "the file is not a layer: it has only {} bytes", size);
-  }
-  alignas(4096) layer::Page page;
-  TRY(file.read_now(layer::kHeaderOffset, page).context("reading the layer's header"));
-  auto header = TRY(layer::decode_header(page));
-  TRY(file.read_now(layer::kStateOffset, page).context("reading the layer's state"));
-  auto state = TRY(layer::decode_state(page));
-  if (header.raw_base_bytes > state.size_bytes) {
-    return make_error(ErrorCode::kCorrupt, "the layer has {} bytes, and its raw base more: {}",
-                      state.size_bytes, header.raw_base_bytes);
-  }
-  if (size < layer::file_bytes(state.size_bytes)) {
-    return make_error(ErrorCode::kCorrupt, "the layer was cut short: its file has {} bytes, not {}", size,
-                      layer::file_bytes(state.size_bytes));
-  }
-  return LayerInfo{header.id,    header.parent,       state.size_bytes, header.raw_base_bytes,
-                   state.frozen, state.sums_complete, header.encrypted, header.salt};
+  layer::Start start = TRY(layer::read_start(file));
+  return LayerInfo{
+      start.header.id,    start.header.parent,       start.state.size_bytes, start.header.raw_base_bytes,
+      start.state.frozen, start.state.sums_complete, start.header.encrypted, start.header.salt};
+}
+
+Status freeze_layer(AsyncFile& file) {
+  if (TRY(layer::read_start(file)).state.frozen) return {};
+  TRY(file.lock(AsyncFile::Lock::kExclusive).context("freezing a layer"));
+  // Read again: until the lock was had, a volume may have written.
+  auto frozen = [&]() -> Status {
+    layer::Start start = TRY(layer::read_start(file));
+    return layer::recover(file, start, layer::Freeze::kYes, {});
+  }();
+  Status unlocked = file.lock(AsyncFile::Lock::kNone);
+  TRY(std::move(frozen));
+  return unlocked;
 }
 
 Status create_layer(int fd, const NewLayer& layer) {

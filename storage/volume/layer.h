@@ -67,7 +67,8 @@ Result<LayerInfo> read_layer_info(AsyncFile& file);
 Result<LayerInfo> read_layer_info(int fd);
 
 /// Recovers a layer that nobody has open, as a volume's opening would, and freezes it: from now on it never
-/// changes for those above it. Nothing to do if it is frozen already. kBusy while a volume has it open.
+/// changes for those above it. Nothing to do if it is frozen already. kBusy while a volume has it open; takes
+/// the file's lock meanwhile, and leaves the file unlocked.
 Status freeze_layer(AsyncFile& file);
 
 struct LayerUse {
