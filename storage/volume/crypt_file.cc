@@ -21,9 +21,12 @@ namespace {
 
 constexpr uint64_t kUnitBytes = 512;
 
-// A library context of our own reads no configuration file, which a sandboxed process could not open.
+// No configuration file is read: a sandboxed process could not open it.
 OSSL_LIB_CTX* library() {
-  static OSSL_LIB_CTX* const context = ::OSSL_LIB_CTX_new();
+  static OSSL_LIB_CTX* const context = [] {
+    CHECK(::OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr) == 1);
+    return ::OSSL_LIB_CTX_new();
+  }();
   CHECK(context != nullptr);
   return context;
 }

@@ -67,6 +67,7 @@ class CryptFile final : public AsyncFile {
   }
   Result<uint64_t> size() override { return file_.size(); }
   Status grow(uint64_t size_bytes) override { return file_.grow(size_bytes); }
+  Status lock(Lock how) override { return file_.lock(how); }
   Result<uint64_t> next_data(uint64_t offset, uint64_t limit) override {
     return file_.next_data(offset, limit);
   }
