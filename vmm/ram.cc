@@ -2,7 +2,6 @@
 #include "vmm/ram.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -15,24 +14,27 @@ Result<std::unique_ptr<GuestRam>> GuestRam::create(uint64_t bytes, bool huge_pag
     return make_error(ErrorCode::kInvalidArgument,
                       "memory must be a multiple of 2 MiB up to 4 TiB, not {} bytes", bytes);
   }
-  unsigned flags = MFD_CLOEXEC | (huge_pages ? MFD_HUGETLB : 0U);
-  UniqueFd fd(::memfd_create("guest-ram", flags));
-  if (!fd) return errno_error("cannot make {} MiB of guest memory", bytes >> 20);
-  if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
-    return errno_error("cannot size the guest memory to {} MiB", bytes >> 20);
-  }
-  void* host = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (huge_pages ? 0 : MAP_NORESERVE),
-                      fd.get(), 0);
-  if (host == MAP_FAILED) {
+  // Room to begin at a multiple of 2 MiB, so that huge pages fit; what is over goes back.
+  uint64_t span = bytes + 2_MiB;
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | (huge_pages ? MAP_HUGETLB : MAP_NORESERVE);
+  if (huge_pages) span = bytes;  // these are aligned
+  void* mapped = ::mmap(nullptr, span, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (mapped == MAP_FAILED) {
     return errno_error("cannot map {} MiB of guest memory{}", bytes >> 20,
                        huge_pages ? " (are enough huge pages reserved in /proc/sys/vm/nr_hugepages?)" : "");
   }
+  auto* begin = static_cast<std::byte*>(mapped);
+  std::byte* host =
+      begin + (align_up(reinterpret_cast<uintptr_t>(begin), 2_MiB) - reinterpret_cast<uintptr_t>(begin));
+  if (host != begin) ::munmap(begin, static_cast<size_t>(host - begin));
+  std::byte* over = host + bytes;
+  if (over != begin + span) ::munmap(over, static_cast<size_t>(begin + span - over));
+  ::madvise(host, bytes, MADV_HUGEPAGE);
   ::madvise(host, bytes, MADV_DONTDUMP);
-  return std::unique_ptr<GuestRam>(new GuestRam(std::move(fd), static_cast<std::byte*>(host), bytes));
+  return std::unique_ptr<GuestRam>(new GuestRam(host, bytes));
 }
 
-GuestRam::GuestRam(UniqueFd fd, std::byte* host, uint64_t bytes)
-    : fd_(std::move(fd)), host_(host), bytes_(bytes) {
+GuestRam::GuestRam(std::byte* host, uint64_t bytes) : host_(host), bytes_(bytes) {
   std::vector<devices::GuestMemory::Region> regions;
   uint64_t low = low_end();
   regions.push_back({{0}, low, host});

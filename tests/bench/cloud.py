@@ -179,7 +179,7 @@ def measure_many(results):
         resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
         each, why = [], None
         try:
-            each = [private_mib(pid, "guest-ram")[0] for pid in pids]
+            each = [private_mib(pid, TYPE_MIB)[0] for pid in pids]
         except Missing as missing:
             why = str(missing)
     rows = names()

@@ -28,7 +28,7 @@ def ours(work, line, wait_s):
     jail = os.geteuid() == 0  # only root can read a jailed process's pages
     with tap() as (fd, _):
         command = vmm("--disk", f"file={work / 'disk'},id=vol1", "--net", f"tap=fd:{fd}", command_line=line, jail=jail)
-        return settled(command, "guest-ram", [fd], wait_s)
+        return settled(command, tools.MEMORY_MIB, [fd], wait_s)
 
 
 def peer(work, cpu):

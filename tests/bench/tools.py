@@ -22,7 +22,7 @@ VMM = BIN / "haneul-vmm"
 GUEST = BIN / "guests/guest"
 STOPWATCH = BIN / "bench/stopwatch"
 FLOOR = BIN / "bench/floor"
-MAKE_OVERLAY = BIN / "bench/make_overlay"
+MAKE_VOLUME = BIN / "bench/make_volume"
 QEMU = shutil.which("qemu-system-x86_64")
 MEMORY_MIB = 128
 
@@ -173,6 +173,13 @@ def qemu(machine, cpu, *options, kernel=GUEST, command_line="0halt", memory_mib=
             command_line, *options]
 
 
+def qemu_with_disk(cpu, drive, command_line):
+    """As haneul-vmm has it: modern virtio-pci, an I/O thread of its own. microvm has a PCI bus only with ACPI."""
+    machine = MICROVM.replace("acpi=off", "acpi=on") + ",pcie=on,auto-kernel-cmdline=off"
+    return qemu(machine, cpu, "-bios", QBOOT, "-object", "iothread,id=io", "-drive", drive, "-device",
+                "virtio-blk-pci,drive=disk,disable-legacy=on,iothread=io", command_line=command_line)
+
+
 def qemu_cpu():
     """The processor model under which QEMU starts on this KVM: some refuse an MSR that QEMU wants to set."""
     need_qemu()
@@ -217,12 +224,12 @@ class Control:
 
 # ---- memory ----
 
-MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+ *(.*)$")
+MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)$")
 
 
 def private_mib(pid, guest_memory):
-    """Private pages of all mappings but the guest's memory: (all, those of them that are dirty). The clean ones are the
-    program's own file, which is shared as soon as a second process runs it."""
+    """Private pages of all mappings but the guest's memory, known by its size in MiB or by its name: (all, those of them that
+    are dirty). The clean ones are the program's own file, which is shared as soon as a second process runs it."""
     total = dirty = 0
     counted = True
     try:
@@ -232,7 +239,8 @@ def private_mib(pid, guest_memory):
     for line in text.splitlines():
         mapping = MAPPING.match(line)
         if mapping:
-            counted = guest_memory not in mapping[1]
+            size = int(mapping[2], 16) - int(mapping[1], 16)
+            counted = size != guest_memory << 20 if isinstance(guest_memory, int) else guest_memory not in mapping[3]
         elif counted and line.startswith(("Private_Clean:", "Private_Dirty:", "Private_Hugetlb:")):
             total += int(line.split()[1])
             dirty += 0 if line.startswith("Private_Clean:") else int(line.split()[1])
