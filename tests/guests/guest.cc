@@ -7,8 +7,9 @@
 //   reset [port=1]            resets the machine, by ACPI's register or the chipset's port
 //   spin                      uses its vCPU for ever, in ring 3
 //   flood bytes=N             writes N bytes to the serial line
-//   block requests=N depth=N bytes=N write=0|1 [check=1]
-//                             block I/O at random places; check: verifies what it wrote
+//   block requests=N depth=N bytes=N write=0|1 [sequential=1] [flush=1] [check=1]
+//                             block I/O at random places; flush: each write, one at a time, and a flush after
+//                             it; check: verifies what it wrote
 //   disk-id [nth=N]           a disk's size and serial
 //   net frames=N              sends N frames and counts the echoed ones
 //   entropy                   reads 64 bytes from virtio-rng
@@ -51,6 +52,8 @@ class Disk {
     statuses_ = static_cast<volatile uint8_t*>(allocate(depth));
     buffers_ = static_cast<uint8_t*>(allocate(uint64_t{bytes} * depth));
     if (3u * depth > queue_.size()) fail("the queue is too small");
+    // Memory that nobody wrote to may be one shared page of zeroes, which is faster to read than memory is.
+    for (uint64_t at = 0; at < uint64_t{bytes} * depth; at += 512) buffers_[at] = static_cast<uint8_t>(at >> 9);
   }
   uint64_t sectors() { return read_mmio<uint64_t>(device_.config(0)); }
   uint8_t* buffer(uint16_t slot) { return buffers_ + uint64_t{slot} * bytes_; }
@@ -93,16 +96,25 @@ class Disk {
   uint8_t* buffers_;
 };
 
+// Until `requests` are done, `depth` at a time, at random places or one after the other. With flush, each
+// write is followed by a flush, one at a time.
 void block_speed(Disk& disk, uint64_t requests, uint16_t depth, uint32_t bytes, bool write) {
   Random random(option("seed", 1));
+  const bool sequential = option("sequential", 0) != 0;
+  const bool flush = option("flush", 0) != 0;
   uint64_t places = disk.sectors() / (bytes / 512);
   uint64_t sent = 0;
   uint64_t done = 0;
+  auto place = [&] { return (sequential ? sent : random.next()) % places * (bytes / 512); };
   auto send = [&](uint16_t slot) {
-    disk.submit(slot, write ? kWriteRequest : kRead, random.next() % places * (bytes / 512), bytes);
+    disk.submit(slot, write ? kWriteRequest : kRead, place(), bytes);
     ++sent;
   };
   uint64_t begin = ticks();
+  for (; flush && done < requests; ++sent, ++done) {
+    disk.do_one(kWriteRequest, place(), bytes);
+    disk.do_one(kFlush, 0, 0);
+  }
   for (uint16_t slot = 0; slot < depth && sent < requests; ++slot) send(slot);
   disk.kick();
   while (done < requests) {
