@@ -53,7 +53,8 @@ class Disk {
     buffers_ = static_cast<uint8_t*>(allocate(uint64_t{bytes} * depth));
     if (3u * depth > queue_.size()) fail("the queue is too small");
     // Memory that nobody wrote to may be one shared page of zeroes, which is faster to read than memory is.
-    for (uint64_t at = 0; at < uint64_t{bytes} * depth; at += 512) buffers_[at] = static_cast<uint8_t>(at >> 9);
+    for (uint64_t at = 0; at < uint64_t{bytes} * depth; at += 512)
+      buffers_[at] = static_cast<uint8_t>(at >> 9);
   }
   uint64_t sectors() { return read_mmio<uint64_t>(device_.config(0)); }
   uint8_t* buffer(uint16_t slot) { return buffers_ + uint64_t{slot} * bytes_; }
