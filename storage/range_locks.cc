@@ -23,6 +23,12 @@ bool RangeLocks::conflicts(const Holder& holder, size_t before) const {
          std::any_of(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(before), clashes);
 }
 
+bool RangeLocks::touches(uint64_t first, uint64_t last) const {
+  auto inside = [&](const Holder* holder) { return holder->first <= last && first <= holder->last; };
+  return std::any_of(held_.begin(), held_.end(), inside) ||
+         std::any_of(waiting_.begin(), waiting_.end(), inside);
+}
+
 void RangeLocks::remove(Holder& holder) {
   auto found = std::find(held_.begin(), held_.end(), &holder);
   CHECK(found != held_.end());

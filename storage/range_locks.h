@@ -36,6 +36,8 @@ class RangeLocks {
       granted(*next);
     }
   }
+  /// Whether anyone holds or waits for one of these blocks (first to last, inclusive).
+  bool touches(uint64_t first, uint64_t last) const;
   bool idle() const { return held_.empty() && waiting_.empty(); }
 
  private:

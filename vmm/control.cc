@@ -4,7 +4,11 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "base/log.h"
 
@@ -14,6 +18,18 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxClients = 16;
+
+constexpr size_t kMaxLayers = 4096;
+
+std::optional<std::array<uint8_t, 64>> key_of(const json& value) {
+  std::array<uint8_t, 64> key{};
+  if (!value.is_array() || value.size() != key.size()) return std::nullopt;
+  for (size_t i = 0; i < key.size(); ++i) {
+    if (!value[i].is_number_unsigned() || value[i].get<uint64_t>() > 255) return std::nullopt;
+    key[i] = value[i].get<uint8_t>();
+  }
+  return key;
+}
 
 json failure(const Error& error) {
   return {{"ok", false}, {"code", name(error.code())}, {"error", error.message()}};
@@ -33,32 +49,56 @@ bool flag_of(const json& request, const char* key) {
   return found != request.end() && found->is_boolean() && found->get<bool>();
 }
 
-json attach(const json& request, Packet& packet, ControlHandler& handler) {
+// A volume's layers, each with its key or null: {"keys":[…]} and as many descriptors.
+json take_layers(const json& request, Packet& packet, std::vector<launch::Layer>& layers) {
+  auto keys = request.find("keys");
+  if (keys == request.end() || !keys->is_array() || keys->size() != packet.fds.size() ||
+      layers.size() + packet.fds.size() > kMaxLayers) {
+    return failure({ErrorCode::kInvalidArgument, "layers needs a key or null for each of its descriptors"});
+  }
+  for (size_t i = 0; i < packet.fds.size(); ++i) {
+    const json& key = (*keys)[i];
+    launch::Layer layer{std::move(packet.fds[i]), std::nullopt};
+    if (!key.is_null()) {
+      auto bytes = key_of(key);
+      if (!bytes) return failure({ErrorCode::kInvalidArgument, "a layer's key is 64 bytes"});
+      layer.key = *bytes;
+    }
+    layers.push_back(std::move(layer));
+  }
+  return {{"ok", true}};
+}
+
+json attach(const json& request, Packet& packet, std::vector<launch::Layer> layers, ControlHandler& handler) {
   launch::Disk disk;
   disk.id = text_of(request, "id");
   disk.read_only = flag_of(request, "read_only");
-  std::string format = text_of(request, "format");
-  disk.format = format == "overlay" ? launch::DiskFormat::kOverlay : launch::DiskFormat::kRaw;
-  if (disk.id.empty() || (format != "raw" && format != "overlay") || packet.fds.empty()) {
+  auto format = launch::parse_disk_format(text_of(request, "format"));
+  bool volume = format == launch::DiskFormat::kVolume;
+  size_t files = (volume ? 0u : 1u) + (flag_of(request, "base") ? 1u : 0u);
+  if (disk.id.empty() || !format || packet.fds.size() != files || volume == layers.empty()) {
     return failure(
-        {ErrorCode::kInvalidArgument, "attach-disk needs an id, a format (raw or overlay) and a descriptor"});
+        {ErrorCode::kInvalidArgument,
+         "attach-disk needs an id, a format (raw, overlay or volume) and the descriptors of its files"});
   }
-  disk.file = std::move(packet.fds[0]);
-  if (packet.fds.size() > 1) disk.base = std::move(packet.fds[1]);
+  disk.format = *format;
+  if (!volume) disk.file = std::move(packet.fds.front());
+  if (flag_of(request, "base")) disk.base = std::move(packet.fds.back());
+  disk.layers = std::move(layers);
   return reply_to(handler.attach_disk(std::move(disk)));
 }
 
-json answer(Packet& packet, ControlHandler& handler) {
-  json request = json::parse(packet.text, nullptr, false);
-  if (!request.is_object()) return failure({ErrorCode::kInvalidArgument, "the request is not a JSON object"});
+json answer(const json& request, Packet& packet, std::vector<launch::Layer>& layers,
+            ControlHandler& handler) {
   std::string op = text_of(request, "op");
+  if (op == "layers") return take_layers(request, packet, layers);
   if (op == "state") return {{"ok", true}, {"state", handler.state()}};
   if (op == "statistics") return {{"ok", true}, {"statistics", handler.statistics()}};
   if (op == "power-button") return reply_to(handler.press_power_button());
   if (op == "reset") return reply_to(handler.reset());
   if (op == "pause") return reply_to(handler.pause());
   if (op == "resume") return reply_to(handler.resume());
-  if (op == "attach-disk") return attach(request, packet, handler);
+  if (op == "attach-disk") return attach(request, packet, std::exchange(layers, {}), handler);
   if (op == "detach-disk")
     return reply_to(handler.detach_disk(text_of(request, "id"), flag_of(request, "force")));
   if (op == "resize-disk") {
@@ -98,18 +138,57 @@ void ControlServer::accept_client() {
   // One that sends requests and never reads the answers is dropped, not waited for.
   if (::fcntl(fd, F_SETFL, O_NONBLOCK) != 0) return;
   if (!loop_.watch(fd, EPOLLIN, [this, fd](uint32_t) { serve(fd); }).ok()) return;
-  clients_.emplace(fd, std::move(*client));
+  clients_.emplace(fd, Client{std::move(*client), next_number_++, {}});
 }
 
 void ControlServer::serve(int fd) {
   auto packet = receive_packet(fd);
-  Status sent;
-  if (packet.ok())
-    sent = send_packet(fd, answer(*packet, handler_).dump(-1, ' ', false, json::error_handler_t::replace));
-  if (!packet.ok() || !sent.ok()) {
+  if (!packet.ok()) {
     loop_.unwatch(fd);
     clients_.erase(fd);
+    return;
   }
+  Client& client = clients_.at(fd);
+  json request = json::parse(packet->text, nullptr, false);
+  json reply;
+  if (!request.is_object()) {
+    reply = failure({ErrorCode::kInvalidArgument, "the request is not a JSON object"});
+  } else if (text_of(request, "op") == "push-layers") {
+    return begin_push(fd, client, request);
+  } else {
+    reply = answer(request, *packet, client.layers, handler_);
+  }
+  send(fd, reply.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
+void ControlServer::begin_push(int fd, Client& client, const json& request) {
+  std::vector<launch::Layer> layers = std::exchange(client.layers, {});
+  std::vector<launch::VmmClient::PushLayer> pushes;
+  auto disks = request.find("disks");
+  bool sound =
+      disks != request.end() && disks->is_array() && disks->size() == layers.size() && !layers.empty();
+  for (size_t i = 0; sound && i < layers.size(); ++i) {
+    sound = (*disks)[i].is_string();
+    if (sound) pushes.push_back({(*disks)[i].get<std::string>(), std::move(layers[i])});
+  }
+  auto reply = [this, fd, number = client.number](Result<std::chrono::microseconds> stalled) {
+    auto found = clients_.find(fd);
+    if (found == clients_.end() || found->second.number != number) return;
+    json text =
+        stalled.ok() ? json{{"ok", true}, {"stalled_us", stalled->count()}} : failure(stalled.error());
+    send(fd, text.dump(-1, ' ', false, json::error_handler_t::replace));
+  };
+  if (!sound) {
+    return reply(
+        Error(ErrorCode::kInvalidArgument, "push-layers needs the ids of disks, and a layer for each"));
+  }
+  handler_.push_layers(std::move(pushes), std::move(reply));
+}
+
+void ControlServer::send(int fd, const std::string& text) {
+  if (send_packet(fd, text).ok()) return;
+  loop_.unwatch(fd);
+  clients_.erase(fd);
 }
 
 }  // namespace haneul::vmm

@@ -4,8 +4,11 @@
 // of launch::VmmClient.
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -30,6 +33,9 @@ class ControlHandler {
   virtual Status detach_disk(const std::string& id, bool force) = 0;
   virtual Status resize_disk(const std::string& id, uint64_t size_bytes) = 0;
   virtual std::vector<std::string> disk_ids() = 0;
+  /// Answers later, on the loop's thread: how long changes were held back.
+  using PushReply = std::function<void(Result<std::chrono::microseconds>)>;
+  virtual void push_layers(std::vector<launch::VmmClient::PushLayer> pushes, PushReply reply) = 0;
   virtual Status shut_down() = 0;
 };
 
@@ -42,14 +48,23 @@ class ControlServer {
   ~ControlServer();
 
  private:
+  struct Client {
+    UniqueFd socket;
+    uint64_t number = 0;  ///< descriptors are used again, numbers are not
+    /// Sent ahead of the request that needs them.
+    std::vector<launch::Layer> layers;
+  };
   ControlServer(EventLoop& loop, UniqueFd listening, ControlHandler& handler);
   void accept_client();
   void serve(int fd);
+  void begin_push(int fd, Client& client, const nlohmann::json& request);
+  void send(int fd, const std::string& text);
 
   EventLoop& loop_;
   UniqueFd listening_;
   ControlHandler& handler_;
-  std::map<int, UniqueFd> clients_;
+  std::map<int, Client> clients_;
+  uint64_t next_number_ = 1;
 };
 
 }  // namespace haneul::vmm

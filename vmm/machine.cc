@@ -11,6 +11,7 @@
 #include "devices/virtio/rng.h"
 #include "storage/overlay.h"
 #include "storage/raw.h"
+#include "storage/volume/volume.h"
 #include "vmm/arch/x86_64/boot.h"
 #include "vmm/arch/x86_64/cpuid.h"
 #include "vmm/arch/x86_64/layout.h"
@@ -36,17 +37,23 @@ Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config, Su
   }
   KvmVm vm = TRY(KvmVm::create(surroundings.kvm));
   EventFd ended = TRY(EventFd::create());
-  std::unique_ptr<Machine> machine(new Machine(std::move(vm), std::move(ended), std::move(surroundings)));
+  EventFd pushed = TRY(EventFd::create());
+  std::unique_ptr<Machine> machine(
+      new Machine(std::move(vm), std::move(ended), std::move(pushed), std::move(surroundings)));
   TRY(machine->build(config));
   return machine;
 }
 
-Machine::Machine(KvmVm vm, EventFd ended, Surroundings surroundings)
-    : surroundings_(std::move(surroundings)), vm_(std::move(vm)), ended_(std::move(ended)) {}
+Machine::Machine(KvmVm vm, EventFd ended, EventFd pushed, Surroundings surroundings)
+    : surroundings_(std::move(surroundings)),
+      vm_(std::move(vm)),
+      ended_(std::move(ended)),
+      pushed_(std::move(pushed)) {}
 
 Machine::~Machine() {
   for (const auto& vcpu : vcpus_) vcpu->request_stop();
   for (const auto& vcpu : vcpus_) vcpu->join();
+  if (push_thread_.joinable()) push_thread_.join();
 }
 
 Status Machine::build(const MachineConfig& config) {
@@ -99,10 +106,10 @@ Status Machine::build_buses() {
 Status Machine::build_devices(const MachineConfig& config) {
   using namespace devices::virtio;
   for (const launch::Disk& disk : config.disks) {
-    auto [device, block] = TRY(make_disk(disk).context(fmt::format("disk {}", disk.id)));
-    const auto* function = device.get();
-    unsigned slot = TRY(pci_->add(std::move(device)));
-    disks_.push_back({disk.id, slot, function, block});
+    MadeDisk made = TRY(make_disk(disk).context(fmt::format("disk {}", disk.id)));
+    const auto* function = made.function.get();
+    unsigned slot = TRY(pci_->add(std::move(made.function)));
+    disks_.push_back({disk.id, slot, function, made.block, made.volume});
   }
   for (const launch::Nic& nic : config.nics) {
     NetOptions options;
@@ -120,25 +127,33 @@ Status Machine::build_devices(const MachineConfig& config) {
   return {};
 }
 
-Result<std::pair<std::unique_ptr<devices::pci::Device>, devices::virtio::Block*>> Machine::make_disk(
-    const launch::Disk& disk) {
+Result<Machine::MadeDisk> Machine::make_disk(const launch::Disk& disk) {
   using namespace devices::virtio;
+  MadeDisk made;
   std::unique_ptr<storage::BlockBackend> backend;
   if (disk.format == launch::DiskFormat::kRaw) {
     storage::RawOptions options;
     options.read_only = disk.read_only;
     backend = TRY(storage::open_raw(TRY(duplicate(disk.file)), options));
-  } else {
+  } else if (disk.format == launch::DiskFormat::kOverlay) {
     backend = TRY(storage::open_overlay(TRY(duplicate(disk.file)), TRY(duplicate(disk.base))));
+  } else {
+    std::vector<storage::StackDescriptor> layers;
+    for (const launch::Layer& layer : disk.layers) layers.push_back({TRY(duplicate(layer.file)), layer.key});
+    storage::VolumeOptions options;
+    options.read_only = disk.read_only;
+    auto volume = TRY(storage::open_volume(TRY(duplicate(disk.base)), std::move(layers), options));
+    made.volume = volume.get();
+    backend = std::move(volume);
   }
   BlockOptions options;
   options.id = disk.id;
   options.read_only = disk.read_only;
   auto device = TRY(make_block(options, std::move(backend)));
-  Block* block = device.get();
-  auto function = TRY(PciTransport::create(std::move(device), ram_->memory(), *interrupts_, *interrupts_,
+  made.block = device.get();
+  made.function = TRY(PciTransport::create(std::move(device), ram_->memory(), *interrupts_, *interrupts_,
                                            surroundings_.io_threads));
-  return std::pair(std::move(function), block);
+  return made;
 }
 
 Status Machine::load(const MachineConfig& config) {
@@ -208,11 +223,11 @@ Status Machine::attach_disk(const launch::Disk& disk) {
       return make_error(ErrorCode::kExists, "the disk {} is attached already", disk.id);
     }
   }
-  auto [device, block] = TRY(make_disk(disk).context(fmt::format("disk {}", disk.id)));
-  const auto* function = device.get();
-  unsigned slot = TRY(pci_->plug(std::move(device)));
+  MadeDisk made = TRY(make_disk(disk).context(fmt::format("disk {}", disk.id)));
+  const auto* function = made.function.get();
+  unsigned slot = TRY(pci_->plug(std::move(made.function)));
   std::lock_guard lock(mutex_);
-  disks_.push_back({disk.id, slot, function, block});
+  disks_.push_back({disk.id, slot, function, made.block, made.volume});
   return {};
 }
 
@@ -236,13 +251,15 @@ void Machine::on_ejected(std::unique_ptr<devices::pci::Device> device) {
   std::string id;
   {
     // From here on nobody resizes it.
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     auto found = std::find_if(disks_.begin(), disks_.end(),
                               [&](const PluggedDisk& d) { return d.function == device.get(); });
     if (found == disks_.end()) return;
     found->function = nullptr;
     found->block = nullptr;
+    found->volume = nullptr;
     id = found->id;
+    push_over_.wait(lock, [this] { return !pushing_; });
   }
   // The device's destructor waits for its I/O, so what is reported as detached is at rest.
   device.reset();

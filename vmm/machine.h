@@ -7,12 +7,15 @@
 #pragma once
 
 #include <array>
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/event_fd.h"
@@ -25,6 +28,7 @@
 #include "devices/pci/root.h"
 #include "devices/serial.h"
 #include "devices/virtio/block.h"
+#include "storage/volume/volume.h"
 #include "vmm/interrupts.h"
 #include "vmm/kvm.h"
 #include "vmm/launch/launch.h"
@@ -85,6 +89,17 @@ class Machine {
   Status detach_disk(std::string_view id, bool force);
   Status resize_disk(std::string_view id, uint64_t size_bytes);
   std::vector<std::string> disk_ids() const;
+
+  /// Puts a layer on each of these disks, all at one moment, on a thread of its own: pushed() is signalled
+  /// when finish_push() has the outcome. kBusy while another push is under way, kNotFound and
+  /// kInvalidArgument for disks that are not there or no volumes. The descriptors are duplicated.
+  Status begin_push(const std::vector<launch::VmmClient::PushLayer>& pushes);
+  const EventFd& pushed() const { return pushed_; }
+  /// Waits for the end of the push that was begun: how long changes were held back.
+  Result<std::chrono::microseconds> finish_push();
+  /// 0 for a disk that is no volume, or not there.
+  size_t layers_of(std::string_view id) const;
+
   /// Called when a disk is gone, on the control thread or, when the guest has let go of it, on a vCPU thread;
   /// before disk_ids() no longer names it. Must not call back.
   void set_on_detached(std::function<void(std::string id)> callback) { on_detached_ = std::move(callback); }
@@ -101,16 +116,21 @@ class Machine {
     // Owned by the PCI root; null while it is being taken away.
     const devices::pci::Device* function = nullptr;
     devices::virtio::Block* block = nullptr;
+    storage::Volume* volume = nullptr;  ///< the device's, if it is one
+  };
+  struct MadeDisk {
+    std::unique_ptr<devices::pci::Device> function;
+    devices::virtio::Block* block = nullptr;
+    storage::Volume* volume = nullptr;
   };
 
-  Machine(KvmVm vm, EventFd ended, Surroundings surroundings);
+  Machine(KvmVm vm, EventFd ended, EventFd pushed, Surroundings surroundings);
   Status build(const MachineConfig& config);
   Status build_buses();
   Status build_devices(const MachineConfig& config);
   Status build_vcpus(const MachineConfig& config);
   Status load(const MachineConfig& config);
-  Result<std::pair<std::unique_ptr<devices::pci::Device>, devices::virtio::Block*>> make_disk(
-      const launch::Disk& disk);
+  Result<MadeDisk> make_disk(const launch::Disk& disk);
   void on_ejected(std::unique_ptr<devices::pci::Device> device);
 
   Surroundings surroundings_;
@@ -133,7 +153,14 @@ class Machine {
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
 
   EventFd ended_;
-  mutable std::mutex mutex_;  // guards outcome_ and disks_
+  EventFd pushed_;
+  mutable std::mutex mutex_;  // guards outcome_, disks_ and pushing_
+  std::condition_variable push_over_;
+  /// While set, no volume goes away.
+  bool pushing_ = false;
+  std::thread push_thread_;
+  Result<std::chrono::microseconds> push_outcome_ =
+      std::chrono::microseconds(0);  // the thread's until joined
   std::optional<End> outcome_;
   std::vector<PluggedDisk> disks_;
   std::function<void(std::string)> on_detached_;

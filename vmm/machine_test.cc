@@ -89,16 +89,6 @@ TEST_F(MachineTest, ARawDiskKeepsWhatWasWritten) {
   EXPECT_NE(first, std::string(64, '\0'));
 }
 
-TEST_F(MachineTest, AnOverlayKeepsItsBaseUntouched) {
-  std::string base = folder_.file("base", std::string(1_MiB, 'b'));
-  std::string overlay = folder_ / "overlay";
-  VmDisk disk{.path = overlay, .id = "vol-1", .base = base};
-  EXPECT_THAT(output_of(config("block requests=100 check=1", {disk})), HasSubstr("verified=409600\n"));
-  EXPECT_EQ(read_file(base).value(), std::string(1_MiB, 'b'));
-  // The second machine finds what the first wrote: the overlay was closed in order.
-  EXPECT_THAT(output_of(config("block requests=100", {disk})), HasSubstr("requests=100\n"));
-}
-
 TEST_F(MachineTest, EachDiskHasItsSizeAndSerial) {
   std::vector<VmDisk> disks = {{.path = folder_.disk("a", 1_MiB), .id = "vol0123456789abcdef0"},
                                {.path = folder_.disk("b", 3_MiB), .id = "vol-two", .read_only = true}};
@@ -121,7 +111,7 @@ TEST_F(MachineTest, ResetEndsOrStartsOver) {
   EXPECT_EQ(output_of(config("reset port=1"), "reset"), "!");
   VmConfig again = config(
       "reset",
-      {{.path = folder_ / "overlay", .id = "vol-1", .base = folder_.file("base", std::string(1_MiB, 'b'))}});
+      {{.path = folder_ / "top", .id = "vol-1", .base = folder_.file("base", std::string(1_MiB, 'b'))}});
   again.reset_ends = false;
   size_t descriptors = testing::open_descriptors();
   {

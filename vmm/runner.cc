@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace haneul::vmm {
 
@@ -31,7 +32,11 @@ Runner::Runner(RunnerConfig config, const Kvm& kvm, Spawner& spawner, EventLoop 
 
 Runner::~Runner() {
   // The machine's threads write to the console; they end first.
-  if (machine_) loop_.unwatch(machine_->ended().fd());
+  if (machine_) {
+    conclude_push();
+    loop_.unwatch(machine_->ended().fd());
+    loop_.unwatch(machine_->pushed().fd());
+  }
   machine_.reset();
 }
 
@@ -51,6 +56,7 @@ Status Runner::build_machine() {
     detached_event_->signal();
   });
   console_->set_typist([this](std::span<const std::byte> input) { return machine_->type(input); });
+  TRY(loop_.watch(machine_->pushed().fd(), EPOLLIN, [this](uint32_t) { conclude_push(); }));
   return loop_.watch(machine_->ended().fd(), EPOLLIN, [this](uint32_t) {
     machine_->ended().drain();
     loop_.stop();
@@ -65,7 +71,9 @@ Result<End> Runner::run() {
     machine_->start(start_paused);
     TRY(loop_.run());
     End end = machine_->outcome().value_or(End{EndReason::kStopped, ""});
+    conclude_push();
     loop_.unwatch(machine_->ended().fd());
+    loop_.unwatch(machine_->pushed().fd());
     console_->set_typist({});
     machine_.reset();
     if (stopping_ && end.reason == EndReason::kReset) return End{EndReason::kStopped, "asked for"};
@@ -140,6 +148,29 @@ std::vector<std::string> Runner::disk_ids() {
   // What is no longer named must be closed, so that another machine can open it.
   forget_detached();
   return ids;
+}
+
+void Runner::push_layers(std::vector<launch::VmmClient::PushLayer> pushes, PushReply reply) {
+  auto begun = machine_->begin_push(pushes);
+  if (!begun.ok()) return reply(begun.error());
+  pushes_ = std::move(pushes);
+  push_reply_ = std::move(reply);
+}
+
+// The next machine, after a reset, opens what the volumes stand on by now: the new layer is there unless the
+// push failed before its switch, or found it there already.
+void Runner::conclude_push() {
+  if (!push_reply_) return;
+  Result<std::chrono::microseconds> outcome = machine_->finish_push();
+  for (auto& push : pushes_) {
+    auto& disks = config_.machine.disks;
+    auto found =
+        std::find_if(disks.begin(), disks.end(), [&](const launch::Disk& d) { return d.id == push.disk; });
+    if (found == disks.end() || machine_->layers_of(push.disk) <= found->layers.size()) continue;
+    found->layers.push_back(std::move(push.layer));
+  }
+  pushes_.clear();
+  std::exchange(push_reply_, {})(std::move(outcome));
 }
 
 Status Runner::shut_down() {

@@ -33,6 +33,7 @@ class Runner final : public ControlHandler {
   /// Also gets the guest's serial output, on vCPU threads. Before run().
   void set_console_listener(std::function<void(std::span<const std::byte>)> listener);
   EventLoop& loop() { return loop_; }
+  const RunnerConfig& config() const { return config_; }
   Console& console() { return *console_; }
   Machine& machine() { return *machine_; }
   /// Called once, when the first vCPU is about to enter the guest.
@@ -51,12 +52,14 @@ class Runner final : public ControlHandler {
   Status detach_disk(const std::string& id, bool force) override;
   Status resize_disk(const std::string& id, uint64_t size_bytes) override;
   std::vector<std::string> disk_ids() override;
+  void push_layers(std::vector<launch::VmmClient::PushLayer> pushes, PushReply reply) override;
   Status shut_down() override;
 
  private:
   Runner(RunnerConfig config, const Kvm& kvm, Spawner& spawner, EventLoop loop);
   Status build_machine();
   void forget_detached();
+  void conclude_push();
 
   RunnerConfig config_;
   const Kvm& kvm_;
@@ -66,6 +69,9 @@ class Runner final : public ControlHandler {
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<Machine> machine_;
   std::function<void()> on_started_;
+  // The push under way.
+  std::vector<launch::VmmClient::PushLayer> pushes_;
+  PushReply push_reply_;
   bool paused_ = false;
   bool stopping_ = false;
   LogLimiter log_limit_;

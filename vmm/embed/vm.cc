@@ -12,7 +12,7 @@
 #include <thread>
 
 #include "base/file.h"
-#include "storage/overlay.h"
+#include "storage/volume/layer.h"
 #include "vmm/probe.h"
 #include "vmm/runner.h"
 
@@ -20,6 +20,15 @@ namespace haneul {
 namespace {
 
 constexpr size_t kMaxConsole = 4 << 20;
+
+Status make_layer(int fd, const storage::LayerId& parent, uint64_t size_bytes, uint64_t base_bytes) {
+  storage::NewLayer layer;
+  layer.id = storage::random_layer_id();
+  layer.parent = parent;
+  layer.size_bytes = size_bytes;
+  layer.raw_base_bytes = base_bytes;
+  return storage::create_layer(fd, layer);
+}
 
 Result<launch::Disk> open_disk(const VmDisk& from) {
   launch::Disk disk;
@@ -30,14 +39,31 @@ Result<launch::Disk> open_disk(const VmDisk& from) {
     disk.file = TRY(open_file(from.path, access));
     return disk;
   }
-  disk.format = launch::DiskFormat::kOverlay;
+  disk.format = launch::DiskFormat::kVolume;
   disk.base = TRY(open_file(from.base, O_RDONLY));
-  disk.file = TRY(open_file(from.path, access | O_CREAT));
-  if (TRY(file_size(disk.file.get())) == 0) {
+  for (const std::string& layer : from.layers)
+    disk.layers.push_back({TRY(open_file(layer, O_RDONLY)), std::nullopt});
+  disk.layers.push_back({TRY(open_file(from.path, access | O_CREAT)), std::nullopt});
+  int top = disk.layers.back().file.get();
+  if (disk.layers.size() == 1 && TRY(file_size(top)) == 0) {
     uint64_t size = TRY(file_size(disk.base.get()));
-    TRY(storage::create_overlay(disk.file.get(), size, size));
+    TRY(make_layer(top, {}, size, size));
   }
   return disk;
+}
+
+/// An empty layer in a new file, to be put on the disk's top.
+Result<launch::VmmClient::PushLayer> next_layer(const vmm::Runner& runner, const std::string& id,
+                                                const std::string& path) {
+  const auto& disks = runner.config().machine.disks;
+  auto disk = std::find_if(disks.begin(), disks.end(), [&id](const launch::Disk& d) { return d.id == id; });
+  if (disk == disks.end()) return make_error(ErrorCode::kNotFound, "no disk {} is attached", id);
+  if (disk->layers.empty())
+    return make_error(ErrorCode::kInvalidArgument, "the disk {} is not copy-on-write", id);
+  storage::LayerInfo top = TRY(storage::read_layer_info(disk->layers.back().file.get()));
+  UniqueFd file = TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL));
+  TRY(make_layer(file.get(), top.id, top.size_bytes, 0));
+  return launch::VmmClient::PushLayer{id, {std::move(file), std::nullopt}};
 }
 
 Result<vmm::RunnerConfig> runner_config(const VmConfig& from) {
@@ -284,6 +310,21 @@ std::vector<std::string> Vm::disk_ids() const {
     return {};
   });
   return ids;
+}
+
+Result<std::chrono::microseconds> Vm::snapshot_disk(std::string_view id, const std::string& path) {
+  using Outcome = Result<std::chrono::microseconds>;
+  auto promise = std::make_shared<std::promise<Outcome>>();
+  auto outcome = promise->get_future();
+  std::string name(id);
+  TRY(impl_->call([&](vmm::Runner& runner) -> Status {
+    std::vector<launch::VmmClient::PushLayer> pushes;
+    pushes.push_back(TRY(next_layer(runner, name, path)));
+    runner.push_layers(std::move(pushes),
+                       [promise](Outcome stalled) { promise->set_value(std::move(stalled)); });
+    return {};
+  }));
+  return outcome.get();
 }
 
 Status Vm::pause() {

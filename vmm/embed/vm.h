@@ -27,9 +27,11 @@ struct VmDisk {
   /// What the guest reads as the disk's serial, at most 20 bytes.
   std::string id;
   bool read_only = false;
-  /// Copy-on-write: `path` is the overlay (made if it does not exist) and `base` the image beneath it, never
-  /// written.
+  /// Copy-on-write: `path` takes the changes (it is made if it does not exist) and `base` is the raw image
+  /// beneath it, never written.
   std::string base = {};
+  /// What is between the two, the lowest first: where the changes went before each snapshot_disk().
+  std::vector<std::string> layers = {};
 };
 
 struct VmConfig {
@@ -79,6 +81,9 @@ class Vm {
                      std::chrono::milliseconds timeout = std::chrono::seconds(10));
   Status resize_disk(std::string_view id, uint64_t size_bytes);
   std::vector<std::string> disk_ids() const;
+  /// Of a copy-on-write disk: from now on its changes go to a new file, `path`, and what was there until now
+  /// never changes again. Returns when that is durable: how long the guest's changes were held back.
+  Result<std::chrono::microseconds> snapshot_disk(std::string_view id, const std::string& path);
 
   /// Between pause() and resume() no vCPU runs.
   Status pause();

@@ -104,6 +104,9 @@ void allow_io(Builder& b) {
   // Rings are made by the control thread, restricted (storage/io_ring.cc).
   b.allow({SYS_io_uring_enter, SYS_readv, SYS_preadv, SYS_pwritev, SYS_pread64, SYS_pwrite64, SYS_fallocate,
            SYS_fdatasync, SYS_fsync, SYS_poll, SYS_ppoll});
+  // A snapshot looks at the layer that it puts on top.
+  b.allow({SYS_fstat, SYS_lseek});
+  b.allow_values(SYS_newfstatat, 3, {AT_EMPTY_PATH});
   // A vector that the guest reprogrammed is routed when it is next raised.
   b.allow_values(SYS_ioctl, 1, {KVM_IRQFD, KVM_SET_GSI_ROUTING});
 }
@@ -113,8 +116,7 @@ void allow_control(Builder& b) {
   allow_io(b);
   b.allow({SYS_io_uring_setup, SYS_io_uring_register, SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_ctl,
            SYS_accept4, SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto, SYS_memfd_create, SYS_ftruncate,
-           SYS_fstat, SYS_lseek, SYS_flock});
-  b.allow_values(SYS_newfstatat, 3, {AT_EMPTY_PATH});
+           SYS_flock});
   b.allow_values(SYS_setsockopt, 2, {SO_SNDBUF});
   b.allow_values(SYS_fcntl, 1, {F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, F_GETFD, F_OFD_SETLK, F_OFD_GETLK});
   // A reset builds the next machine, and a disk may come.

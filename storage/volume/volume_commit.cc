@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// Commits: how changes of state become durable. ../FORMAT.md, "Flush", and why either way is safe after a
+// crash.
+#include <algorithm>
+#include <cerrno>
+
+#include "storage/crc32c.h"
+#include "storage/volume/volume_disk.h"
+
+namespace haneul::storage::volume {
+
+// Fresh runs
+// ---------------------------------------------------------------------------------------------------
+
+void FreshRuns::add(uint64_t first, uint64_t count, BlockState state) {
+  if (used_ > 0) {
+    Run& last = runs_[used_ - 1];
+    if (last.state == state && last.first + last.count == first) {
+      last.count += count;
+      return;
+    }
+  }
+  if (used_ == kMaxRuns) {
+    too_many_ = true;
+    return;
+  }
+  runs_[used_++] = {first, count, state};
+}
+
+void FreshRuns::add(const FreshRuns& other) {
+  for (const Run& run : other.runs()) add(run.first, run.count, run.state);
+  too_many_ |= other.too_many_;
+}
+
+bool FreshRuns::fit_a_record() const {
+  uint64_t all = 0;
+  uint64_t data = 0;
+  for (const Run& run : runs()) {
+    all += run.count;
+    if (run.state == BlockState::kData) data += run.count;
+  }
+  return !too_many_ && all <= layer::kMaxRecordBlocks && data <= layer::kMaxRecordDataBlocks;
+}
+
+bool FreshRuns::data_overlaps(uint64_t first, uint64_t last) const {
+  auto overlaps = [&](const Run& run) {
+    return run.state == BlockState::kData && run.first <= last && first < run.first + run.count;
+  };
+  return std::any_of(runs().begin(), runs().end(), overlaps);
+}
+
+// The disk's part
+// --------------------------------------------------------------------------------------------
+
+void Disk::changed(uint64_t first, uint64_t count, BlockState state) {
+  const Owner owner = state == BlockState::kData ? Owner::data(top()) : Owner::zero(top());
+  for (uint64_t at = first; at < first + count;) {
+    VolumeMap::Run run = map.run(at, first + count - at);
+    if (run.owner != owner) fresh.add(at, run.count, state);
+    at += run.count;
+  }
+  map.set(first, count, owner);
+  for (uint64_t page = first / layer::kBlocksPerMapPage;
+       page <= (first + count - 1) / layer::kBlocksPerMapPage; ++page) {
+    dirty.insert(page);
+  }
+}
+
+void Disk::encode_page(uint64_t index, uint64_t sequence, Page& out) const {
+  layer::MapPage page{};
+  uint64_t at = index * layer::kBlocksPerMapPage;
+  for (layer::MapSector& sector : page) {
+    const uint64_t begin = at;
+    const uint64_t end = std::min(begin + layer::kBlocksPerSector, map.blocks());
+    while (at < end) {
+      VolumeMap::Run run = map.run(at, end - at);
+      if (run.owner == Owner::data(top())) sector.states.set(at - begin, run.count, BlockState::kData);
+      if (run.owner == Owner::zero(top())) sector.states.set(at - begin, run.count, BlockState::kZero);
+      at += run.count;
+    }
+    at = begin + layer::kBlocksPerSector;
+    if (!sector.states.empty()) sector.sequence = sequence;
+  }
+  layer::encode_map_page(index, page, out);
+}
+
+void Disk::take_turn() {
+  std::unique_lock lock(mutex);
+  ++turn_wanted;
+  turned.wait(lock, [this] { return !turn_taken; });
+  --turn_wanted;
+  turn_taken = true;
+}
+
+void Disk::end_turn(Channel* from) {
+  Job* leader = nullptr;
+  {
+    std::lock_guard lock(mutex);
+    bool wanted = turn_wanted > 0;
+    if (!wanted && !flush_waiting.empty()) leader = flush_waiting.front();
+    if (!wanted && leader == nullptr && !seal_waiting.empty()) leader = seal_waiting.front();
+    turn_taken = leader != nullptr;
+    if (wanted) turned.notify_all();
+  }
+  // It stays where it waits: the commit that it leads answers it with the others.
+  if (leader != nullptr) leader->resume_leading(from);
+}
+
+// A commit
+// ---------------------------------------------------------------------------------------------------
+
+void Commit::start(Channel& channel) {
+  channel_ = &channel;
+  error_ = 0;
+  enum class Way { kSyncOnly, kJournal, kMap } way = Way::kMap;
+  {
+    std::lock_guard lock(disk_.mutex);
+    std::swap(flushes_, disk_.flush_waiting);
+    const bool room = disk_.last_sequence + 1 - disk_.first_sequence < layer::kJournalPages;
+    auto being_written = [&](const FreshRuns::Run& run) {
+      return run.state == BlockState::kData && disk_.locks.touches(run.first, run.first + run.count - 1);
+    };
+    auto runs = disk_.fresh.runs();
+    if (!disk_.fresh.any() && !disk_.by_map_next && disk_.seal_waiting.empty()) {
+      way = Way::kSyncOnly;
+    } else if (!disk_.by_map_next && room && disk_.fresh.fit_a_record() &&
+               std::none_of(runs.begin(), runs.end(), being_written)) {
+      way = Way::kJournal;
+      disk_.committing = std::exchange(disk_.fresh, {});
+    } else if (!disk_.by_map_next && room && flushes_.empty()) {
+      way = Way::kJournal;  // an empty record: it seals the one before
+    } else {
+      disk_.fresh.clear();
+      pages_.assign(disk_.dirty.rbegin(), disk_.dirty.rend());
+    }
+    record_ = disk_.committing;
+  }
+  if (disk_.sync_failed.load()) return finish(EIO);
+  if (buffers_.empty() && way != Way::kSyncOnly) buffers_.resize(kBatch);
+  switch (way) {
+    case Way::kSyncOnly:
+      return sync(Step::kSyncOnly);
+    case Way::kJournal:
+      return by_journal();
+    case Way::kMap:
+      return next_batch();
+  }
+}
+
+// Nobody writes to these blocks now, nor until the record is sealed.
+void Commit::by_journal() {
+  static_assert(layer::kMaxRecordDataBlocks <= kBatch && FreshRuns::kMaxRuns <= kBatch);
+  step_ = Step::kReadBack;
+  size_t block = 0;
+  outstanding_ = 1;
+  size_t task = 0;
+  for (const FreshRuns::Run& run : record_.runs()) {
+    if (run.state != BlockState::kData) continue;
+    iovecs_[task] = {buffers_[block].page.data(), run.count * kBlockBytes};
+    block += run.count;
+    ++outstanding_;
+    tasks_[task].read(disk_.top_file(), channel_->ring(), *this, std::span(&iovecs_[task], 1),
+                      layer::kDataOffset + run.first * kBlockBytes);
+    ++task;
+  }
+  if (--outstanding_ == 0) write_record();
+}
+
+void Commit::write_record() {
+  std::vector<layer::JournalEntry> entries;
+  size_t block = 0;
+  for (const FreshRuns::Run& run : record_.runs()) {
+    uint32_t crc = 0;
+    if (run.state == BlockState::kData) {
+      crc = crc32c(std::span(buffers_[block].page.data(), run.count * kBlockBytes));
+      block += run.count;
+    }
+    entries.push_back({static_cast<uint32_t>(run.first), static_cast<uint32_t>(run.count), run.state, crc});
+  }
+  uint64_t sequence = 0;
+  uint64_t begin = 0;
+  {
+    std::lock_guard lock(disk_.mutex);
+    sequence = ++disk_.last_sequence;
+    begin = disk_.first_sequence;
+  }
+  layer::encode_journal_page(sequence, begin, entries, record_page_.page);
+  step_ = Step::kWriteRecord;
+  outstanding_ = 1;
+  iovecs_[0] = {record_page_.page.data(), record_page_.page.size()};
+  tasks_[0].write(disk_.top_file(), channel_->ring(), *this, std::span(&iovecs_[0], 1),
+                  layer::journal_page_offset(sequence));
+}
+
+// Data before states: what the copied pages speak of is durable before they are written.
+void Commit::next_batch() {
+  batch_.clear();
+  while (!pages_.empty() && batch_.size() < kBatch) {
+    uint64_t index = pages_.back();
+    pages_.pop_back();
+    std::lock_guard lock(disk_.mutex);
+    disk_.dirty.erase(index);
+    disk_.encode_page(index, disk_.last_sequence, buffers_[batch_.size()].page);
+    batch_.push_back(index);
+  }
+  sync(Step::kSyncData);
+}
+
+void Commit::write_batch() {
+  step_ = Step::kWritePages;
+  outstanding_ = batch_.size();
+  for (size_t i = 0; i < batch_.size(); ++i) {
+    iovecs_[i] = {buffers_[i].page.data(), layer::kPageBytes};
+    tasks_[i].write(disk_.top_file(), channel_->ring(), *this, std::span(&iovecs_[i], 1),
+                    layer::map_page_offset(batch_[i]));
+  }
+}
+
+void Commit::sync(Step step) {
+  step_ = step;
+  outstanding_ = 1;
+  tasks_[0].sync(disk_.top_file(), channel_->ring(), *this);
+}
+
+void Commit::task_done(FileTask&, int error) {
+  if (error != 0) error_ = error;
+  if (--outstanding_ == 0) stepped(std::exchange(error_, 0));
+}
+
+void Commit::stepped(int error) {
+  bool syncing = step_ != Step::kReadBack && step_ != Step::kWriteRecord && step_ != Step::kWritePages;
+  // The kernel may have dropped what it could not write, and says so once: nothing later can be trusted.
+  if (error != 0 && syncing) disk_.sync_failed.store(true);
+  if (error == 0 && disk_.sync_failed.load()) error = EIO;
+  if (error != 0) return finish(error);
+  switch (step_) {
+    case Step::kReadBack:
+      return write_record();
+    case Step::kWriteRecord:
+      return sync(Step::kSyncRecord);
+    case Step::kSyncData:
+      return batch_.empty() ? finish(0) : write_batch();
+    case Step::kWritePages:
+      return pages_.empty() ? sync(Step::kSyncPages) : next_batch();
+    case Step::kSyncRecord:
+    case Step::kSyncPages:
+    case Step::kSyncOnly:
+      return finish(0);
+  }
+}
+
+void Commit::finish(int error) {
+  Channel* channel = channel_;
+  const bool journal = step_ == Step::kReadBack || step_ == Step::kWriteRecord || step_ == Step::kSyncRecord;
+  std::vector<Job*> changes;
+  {
+    std::lock_guard lock(disk_.mutex);
+    std::swap(changes, disk_.seal_waiting);
+    FreshRuns record = std::exchange(disk_.committing, {});
+    if (error == 0 && journal) {
+      disk_.unsealed = record;
+    } else if (error == 0 && step_ != Step::kSyncOnly) {
+      disk_.unsealed.clear();
+      disk_.first_sequence = disk_.last_sequence + 1;
+      disk_.by_map_next = false;
+    } else if (error != 0) {
+      // What was to be committed is in the map in memory: all of it goes with the next commit.
+      disk_.dirty.insert(batch_.begin(), batch_.end());
+      disk_.by_map_next = true;
+    }
+  }
+  batch_.clear();
+  pages_.clear();
+  std::vector<Job*> flushes = std::exchange(flushes_, {});
+  const BlockStatus status = status_of(error);
+  // With the turn: from end_turn() on this commit is the next leader's.
+  disk_.end_turn(channel);
+  for (Job* flush : flushes) flush->resume_flushed(channel, status);
+  for (Job* change : changes) {
+    if (error == 0) {
+      change->resume_change(channel);
+    } else {
+      change->resume_flushed(channel, status);
+    }
+  }
+}
+
+}  // namespace haneul::storage::volume

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Snapshots of a running machine's disks: a new layer on each, at one moment. On a thread of its own, because
+// what the guest wrote becomes durable first, and that takes as long as it takes.
+#include <algorithm>
+
+#include "storage/volume/direct_file.h"
+#include "vmm/machine.h"
+
+namespace haneul::vmm {
+
+Status Machine::begin_push(const std::vector<launch::VmmClient::PushLayer>& pushes) {
+  if (push_thread_.joinable()) return Error(ErrorCode::kBusy, "another snapshot is under way");
+  auto work = std::make_shared<std::vector<storage::Push>>();
+  std::lock_guard lock(mutex_);
+  for (const auto& push : pushes) {
+    auto found =
+        std::find_if(disks_.begin(), disks_.end(), [&](const PluggedDisk& d) { return d.id == push.disk; });
+    if (found == disks_.end() || found->block == nullptr)
+      return make_error(ErrorCode::kNotFound, "no disk {} is attached", push.disk);
+    if (found->volume == nullptr)
+      return make_error(ErrorCode::kInvalidArgument, "the disk {} is not a volume", push.disk);
+    auto file = TRY(storage::make_file(TRY(duplicate(push.layer.file))));
+    if (TRY(storage::read_layer_info(*file)).id == found->volume->top()) continue;
+    // Here, because the push's thread may not.
+    TRY(file->lock(storage::AsyncFile::Lock::kExclusive)
+            .context(fmt::format("the new layer of disk {}", push.disk)));
+    work->push_back({found->volume, {std::move(file), push.layer.key}});
+  }
+  pushing_ = true;
+  push_thread_ = surroundings_.io_threads.start("push", [this, work] {
+    push_outcome_ = storage::push_layers(*work);
+    {
+      std::lock_guard over(mutex_);
+      pushing_ = false;
+    }
+    push_over_.notify_all();
+    pushed_.signal();
+  });
+  return {};
+}
+
+Result<std::chrono::microseconds> Machine::finish_push() {
+  if (push_thread_.joinable()) push_thread_.join();
+  pushed_.drain();
+  return push_outcome_;
+}
+
+size_t Machine::layers_of(std::string_view id) const {
+  std::lock_guard lock(mutex_);
+  auto found = std::find_if(disks_.begin(), disks_.end(), [id](const PluggedDisk& d) { return d.id == id; });
+  return found == disks_.end() || found->volume == nullptr ? 0 : found->volume->layers();
+}
+
+}  // namespace haneul::vmm
