@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "storage/crc32c.h"
 #include "storage/volume/volume_disk.h"
 
 namespace haneul::storage::volume {
@@ -242,8 +243,9 @@ void Job::finish_change(int error) {
   Disk& disk = channel_.disk_;
   {
     std::lock_guard lock(disk.mutex);
+    disk.fresh.forget_crcs(first, last);
     if (error == 0 && request_->op == BlockOp::kWrite && !shared) {
-      disk.changed(first, last - first + 1, BlockState::kData);
+      disk.changed(first, last - first + 1, BlockState::kData, crc_);
     }
     disk.locks.release(*this,
                        [&](RangeLocks::Holder& next) { static_cast<Job&>(next).resume_locked(&channel_); });
@@ -277,14 +279,20 @@ void Job::plan_write() {
   Disk& disk = channel_.disk_;
   step_ = Step::kWrite;
   reading_ = false;
+  crc_.reset();
   uint64_t end = request_->offset + request_->length;
   {
     std::lock_guard lock(disk.mutex);
     const Owner own = Owner::data(disk.top());
     fill_head_ = !is_aligned(request_->offset, kBlockBytes) && disk.map.get(first) != own;
     fill_tail_ = !is_aligned(end, kBlockBytes) && disk.map.get(last) != own;
+    // Whole blocks, all of them new, and few since the last flush: another may come soon, and then wants
+    // their CRC.
+    copying_ = !shared && last - first < Scratch::kCopyBlocks && !disk.fresh.full() &&
+               (fill_head_ || is_aligned(request_->offset, kBlockBytes)) &&
+               (fill_tail_ || is_aligned(end, kBlockBytes));
   }
-  if (fill_head_ || fill_tail_) return want_scratch();
+  if (fill_head_ || fill_tail_ || copying_) return want_scratch();
   outstanding_ = 1;
   tasks_[0].write(disk.top_data(), channel_.ring_, *this, request_->data,
                   layer::kDataOffset + request_->offset);
@@ -342,8 +350,21 @@ void Job::write_filled() {
     Page& page = fill_head_ && first == last ? scratch_->head.page : scratch_->tail.page;
     out.push_back({page.data() + end % kBlockBytes, kBlockBytes - end % kBlockBytes});
   }
+  if (copying_) copy_out(out);
   outstanding_ = 1;
   tasks_[0].write(channel_.disk_.top_data(), channel_.ring_, *this, out, layer::kDataOffset + at);
+}
+
+// Into memory of our own, whose CRC is that of what reaches the file: of a layer that is not encrypted.
+void Job::copy_out(std::vector<iovec>& pieces) {
+  std::byte* to = scratch_->copy[0].page.data();
+  size_t length = 0;
+  for (const iovec& piece : pieces) {
+    std::memcpy(to + length, piece.iov_base, piece.iov_len);
+    length += piece.iov_len;
+  }
+  pieces.assign(1, {to, length});
+  if (&channel_.disk_.top_data() == &channel_.disk_.top_file()) crc_ = crc32c(std::span(to, length));
 }
 
 // Whole blocks change their state and give back their space. The parts of blocks at both ends are written for

@@ -12,11 +12,12 @@ namespace haneul::storage::volume {
 // Fresh runs
 // ---------------------------------------------------------------------------------------------------
 
-void FreshRuns::add(uint64_t first, uint64_t count, BlockState state) {
+void FreshRuns::add(const Run& run) {
   if (used_ > 0) {
     Run& last = runs_[used_ - 1];
-    if (last.state == state && last.first + last.count == first) {
-      last.count += count;
+    if (last.state == run.state && last.first + last.count == run.first) {
+      last.count += run.count;
+      last.crc.reset();
       return;
     }
   }
@@ -24,12 +25,13 @@ void FreshRuns::add(uint64_t first, uint64_t count, BlockState state) {
     too_many_ = true;
     return;
   }
-  runs_[used_++] = {first, count, state};
+  runs_[used_++] = run;
 }
 
-void FreshRuns::add(const FreshRuns& other) {
-  for (const Run& run : other.runs()) add(run.first, run.count, run.state);
-  too_many_ |= other.too_many_;
+void FreshRuns::forget_crcs(uint64_t first, uint64_t last) {
+  for (Run& run : std::span(runs_).first(used_)) {
+    if (run.first <= last && first < run.first + run.count) run.crc.reset();
+  }
 }
 
 bool FreshRuns::fit_a_record() const {
@@ -52,11 +54,11 @@ bool FreshRuns::data_overlaps(uint64_t first, uint64_t last) const {
 // The disk's part
 // --------------------------------------------------------------------------------------------
 
-void Disk::changed(uint64_t first, uint64_t count, BlockState state) {
+void Disk::changed(uint64_t first, uint64_t count, BlockState state, std::optional<uint32_t> crc) {
   const Owner owner = state == BlockState::kData ? Owner::data(top()) : Owner::zero(top());
   for (uint64_t at = first; at < first + count;) {
     VolumeMap::Run run = map.run(at, first + count - at);
-    if (run.owner != owner) fresh.add(at, run.count, state);
+    if (run.owner != owner) fresh.add({at, run.count, state, run.count == count ? crc : std::nullopt});
     at += run.count;
   }
   map.set(first, count, owner);
@@ -155,7 +157,7 @@ void Commit::by_journal() {
   outstanding_ = 1;
   size_t task = 0;
   for (const FreshRuns::Run& run : record_.runs()) {
-    if (run.state != BlockState::kData) continue;
+    if (run.state != BlockState::kData || run.crc) continue;
     iovecs_[task] = {buffers_[block].page.data(), run.count * kBlockBytes};
     block += run.count;
     ++outstanding_;
@@ -170,8 +172,8 @@ void Commit::write_record() {
   std::vector<layer::JournalEntry> entries;
   size_t block = 0;
   for (const FreshRuns::Run& run : record_.runs()) {
-    uint32_t crc = 0;
-    if (run.state == BlockState::kData) {
+    uint32_t crc = run.crc.value_or(0);
+    if (run.state == BlockState::kData && !run.crc) {
       crc = crc32c(std::span(buffers_[block].page.data(), run.count * kBlockBytes));
       block += run.count;
     }

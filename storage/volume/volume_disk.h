@@ -13,6 +13,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -55,14 +56,18 @@ class FreshRuns {
     uint64_t first = 0;
     uint64_t count = 0;
     BlockState state = BlockState::kData;
+    /// Of the blocks' bytes in the file, where it is known without reading them back.
+    std::optional<uint32_t> crc;
   };
-  void add(uint64_t first, uint64_t count, BlockState state);
-  void add(const FreshRuns& earlier);
+  void add(const Run& run);
   void clear() { *this = FreshRuns(); }
   bool any() const { return used_ > 0 || too_many_; }
   /// Whether a record may have them: FORMAT.md's limits.
   bool fit_a_record() const;
   std::span<const Run> runs() const { return std::span(runs_).first(used_); }
+  /// These blocks (first to last, inclusive) were written again.
+  void forget_crcs(uint64_t first, uint64_t last);
+  bool full() const { return too_many_ || used_ == kMaxRuns; }
   /// Whether a run in state 1 has one of these blocks (first to last, inclusive).
   bool data_overlaps(uint64_t first, uint64_t last) const;
 
@@ -172,7 +177,7 @@ struct Disk {
     return owner.is_zero() || (owner.nobody() && block * kBlockBytes >= base_bytes);
   }
   /// With the mutex: blocks of the top in a new state.
-  void changed(uint64_t first, uint64_t count, BlockState state);
+  void changed(uint64_t first, uint64_t count, BlockState state, std::optional<uint32_t> crc = {});
   /// With the mutex: a map page as the top has it now.
   void encode_page(uint64_t index, uint64_t sequence, Page& out) const;
 
@@ -186,6 +191,10 @@ struct Scratch {
   AlignedPage head;
   AlignedPage tail;
   std::vector<iovec> iovecs;
+  /// A small first write goes through here: its CRC is that of what is written, whatever the guest does
+  /// meanwhile.
+  static constexpr size_t kCopyBlocks = 4;
+  std::array<AlignedPage, kCopyBlocks> copy;
 };
 
 /// One stretch of a read whose blocks lie in several places.
@@ -238,6 +247,7 @@ class Job final : private IoOperation, private FileTaskOwner, public RangeLocks:
   void locked();
   void plan_write();
   void write_filled();
+  void copy_out(std::vector<iovec>& pieces);
   void fill(uint64_t block, Page& page, FileTask& task);
   void plan_zeroes();
   void next_zero_step();
@@ -261,6 +271,8 @@ class Job final : private IoOperation, private FileTaskOwner, public RangeLocks:
   Scratch* scratch_ = nullptr;
   bool fill_head_ = false;
   bool fill_tail_ = false;
+  bool copying_ = false;
+  std::optional<uint32_t> crc_;
   bool reading_ = false;  // from beneath, to complete a block
   std::array<Piece, 2> pieces_{};
   Piece piece_{};
