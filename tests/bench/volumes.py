@@ -26,6 +26,8 @@ AGAIN = "4 KiB writes, again"
 FLUSH = "4 KiB write and flush"
 SEQUENTIAL_READ, SEQUENTIAL_WRITE = "sequential 1 MiB reads", "sequential 1 MiB writes"
 DEEP = "4 KiB reads through 64 layers"
+# Of the blocks, how many each layer above the lowest holds; the lowest holds the rest.
+SPREADS = {"a history: each rewrote 1/640": 640, "scattered: each holds 1/64": 64}
 # What is done, how, and how often.
 WORKLOADS = {
     FIRST: ("write", RANDOM, 100_000),
@@ -48,7 +50,7 @@ def row(workload, mode, peer):
 
 def names():
     rows = [row(workload, mode, peer) for mode in MODES for workload, peer in GOALS]
-    return rows + [row(DEEP, mode, "1 layer") for mode in MODES] + [MAP]
+    return rows + [row(f"{DEEP}, {spread}", mode, "1 layer") for mode in MODES for spread in SPREADS] + [MAP]
 
 
 def bench(*words):
@@ -131,15 +133,17 @@ def series(files, workload, mode, kinds):
     return values
 
 
-def measure_deep(files, results, mode):
+def measure_deep(files, results, mode, spread):
     """The same blocks, spread over 64 layers and in one."""
     paths = []
+    each = PLACES // SPREADS[spread]
     for i in range(64):
         path = files.work / f"layer{i}"
         subprocess.run([tools.MAKE_VOLUME, path, *(("--on", paths[-1]) if paths else (files.base,))], check=True)
         paths.append(path)
-        bench("--base", files.base, "--requests", PLACES // 64, "--start", i * (PLACES // 64), *RANDOM, "write", "volume",
-              *paths)
+        # The lowest: all of it, or its part.
+        first, count = (0, PLACES - 63 * each) if i == 0 else (PLACES - (64 - i) * each, each)
+        bench("--base", files.base, "--requests", count, "--start", first, *RANDOM, "write", "volume", *paths)
     flat = files.fresh("volume")
     bench("--base", files.base, "--requests", PLACES, *RANDOM, "write", "volume", flat)
     values = {"deep": [], "flat": []}
@@ -153,7 +157,8 @@ def measure_deep(files, results, mode):
             values[name].append(done["requests"] / done["seconds"])
     for path in (*paths, flat):
         path.unlink()
-    results.add(compare(row(DEEP, mode, "1 layer"), "req/s", values["deep"], values["flat"], "one layer", Goal("least", 0.95)))
+    results.add(compare(row(f"{DEEP}, {spread}", mode, "1 layer"), "req/s", values["deep"], values["flat"], "one layer",
+                        Goal("least", 0.95)))
 
 
 def measure_map(files, results):
@@ -178,7 +183,8 @@ def measure(results):
                 for peer in peers:
                     results.add(compare(row(workload, mode, peer), unit, values["volume"], values[peer], peer,
                                         GOALS[workload, peer]))
-            if results.wanted(row(DEEP, mode, "1 layer")):
-                measure_deep(files, results, mode)
+            for spread in SPREADS:
+                if results.wanted(row(f"{DEEP}, {spread}", mode, "1 layer")):
+                    measure_deep(files, results, mode, spread)
         if results.wanted(MAP):
             measure_map(files, results)
