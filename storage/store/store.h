@@ -145,8 +145,8 @@ class Store {
   virtual Status copy_snapshot(Store& from, const std::string& source, const std::string& snapshot,
                                const StoreProgress& progress) = 0;
 
-  /// The work that deleting leaves: punching and merging. The daemon calls it when it is idle; a crash in
-  /// between loses nothing.
+  /// The work that deleting leaves: giving back blocks that nobody sees. The daemon calls it when it is idle;
+  /// a crash in between loses nothing.
   virtual Status collect(const StoreProgress& progress) = 0;
   /// Everything, or what one volume or snapshot (by id) stands on.
   virtual Result<StoreCheck> check(const std::string& id, CheckOptions options,

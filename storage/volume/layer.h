@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Layer: one file of a volume's stack. ../FORMAT.md has every byte. Here: making one, looking at one, and the
-// work on layers that no volume writes to (checking, sums, punching, merging), which the store does.
+// work on layers that no volume writes to (checking, sums, punching), which the store does.
 //
 // Threads   free functions over files that the caller owns; they block, and one file is changed by one caller
 //           at a time. `Progress` is called on the caller's thread; returning false ends the work with
@@ -99,16 +99,5 @@ Status write_sums(AsyncFile& file, const Progress& progress);
 /// use. Returns how many blocks were given back.
 Result<uint64_t> punch_hidden(AsyncFile& file, const std::vector<AsyncFile*>& children,
                               const Progress& progress);
-
-/// Merges a frozen layer with its only child, frozen too; keys as the layers have them. `kept` says which of
-/// the two files holds both then (the one with more data); its header names the parent's parent and keeps its
-/// own id. Idempotent: repeated after a crash, with the same `kept`, it ends the same.
-enum class Kept { kParent, kChild };
-Result<Kept> choose_kept(AsyncFile& parent, AsyncFile& child);
-struct MergeLayer {
-  AsyncFile* file = nullptr;
-  std::optional<LayerKey> key;
-};
-Status merge_layers(MergeLayer parent, MergeLayer child, Kept kept, const Progress& progress);
 
 }  // namespace haneul::storage
