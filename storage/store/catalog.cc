@@ -66,6 +66,10 @@ Result<std::unique_ptr<Catalog>> Catalog::open(const std::filesystem::path& file
   return catalog;
 }
 
+Status Catalog::tidy() {
+  return database_->run("PRAGMA wal_checkpoint(TRUNCATE)");
+}
+
 Status Catalog::add_layer(const LayerRow& layer) {
   return database_->run("INSERT INTO layers VALUES (?, NULLIF(?, ''), ?, ?)",
                         {layer.id, layer.parent, int64_t{layer.encrypted}, layer.salt});

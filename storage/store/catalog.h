@@ -40,6 +40,9 @@ class Catalog {
 
   Status transaction(const std::function<Status()>& work) { return database_->transaction(work); }
 
+  /// Makes the database's files as small as they can be.
+  Status tidy();
+
   Status add_layer(const LayerRow& layer);
   Status remove_layer(const std::string& id);
   Result<std::optional<LayerRow>> layer(const std::string& id);

@@ -174,7 +174,8 @@ Status LocalStore::collect(const StoreProgress& progress) {
     }
     TRY(punch(layers[i]));
   }
-  return {};
+  std::lock_guard lock(mutex_);
+  return catalog_->tidy();
 }
 
 // Checking
