@@ -93,6 +93,7 @@ TEST_P(CrashTest, IsRepairedByTheNextStart) {
   World world(folder_);
   if (operation == "RegisterImage") {
     EXPECT_TRUE(std::filesystem::is_empty(world.keeper.layout.state / "images"));
+    EXPECT_TRUE(world.blocks().ids().empty());
     EXPECT_EQ(world.register_tiny().size(), 21U);
     return;
   }
@@ -112,7 +113,8 @@ TEST_P(CrashTest, IsRepairedByTheNextStart) {
   world.cloud->wait_idle();
   ASSERT_EQ(world.machines->processes().size(), runs ? 1U : 0U);
   EXPECT_EQ(world.network->taps().size(), runs ? 1U : 0U);
-  EXPECT_EQ(std::filesystem::exists(world.keeper.layout.root(id)), !gone);
+  // The image's snapshot, and the instance's volume.
+  EXPECT_EQ(world.blocks().ids().size(), gone ? 1U : 2U);
   if (runs) {
     EXPECT_EQ(world.machines->processes()[0], world.record(id).pid);
   }
@@ -125,6 +127,8 @@ constexpr Case kCases[] = {
     {"run.intended", "RunInstances", "running"},
     {"start.intended", "RunInstances", "running"},
     {"start.prepared", "RunInstances", "running"},
+    {"start.volume-made", "RunInstances", "running"},
+    {"start.opened", "RunInstances", "running"},
     {"start.plugged", "RunInstances", "running"},
     {"start.launched", "RunInstances", "running"},
     {"start.recorded", "RunInstances", "running"},
@@ -136,6 +140,8 @@ constexpr Case kCases[] = {
     {"release.released", "StopInstances", "stopped"},
     {"terminate-instances.intended", "TerminateInstances", "terminated"},
     {"ended.recorded", "TerminateInstances", "terminated"},
+    {"release.volumes", "TerminateInstances", "terminated"},
+    {"delete-volume.deleted", "TerminateInstances", "terminated"},
     {"release.released", "TerminateInstances", "terminated"},
     {"reboot-instances.intended", "RebootInstances", "running"},
     {"ended.recorded", "RebootInstances", "running"},
