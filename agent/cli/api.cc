@@ -141,6 +141,41 @@ Result<Json> Api::image(const std::string& id_or_name) {
                     id_or_name);
 }
 
+// kind: "Volume" or "Snapshot", as in DescribeVolumes, Volumes and VolumeId.
+Result<std::string> Api::id_by_name(const std::string& wanted, const std::string& kind) {
+  Json filters = Json::array({{{"Name", "tag:Name"}, {"Values", {escaped(wanted)}}}});
+  Json request{{"Filters", filters}};
+  if (kind == "Snapshot") request["OwnerIds"] = {"self"};
+  Json reply = TRY(call("Describe" + kind + "s", request));
+  std::vector<std::string> found;
+  for (const Json& one : reply[kind + "s"]) found.push_back(text_of(one, kind + "Id"));
+  if (found.size() == 1) return found[0];
+  std::string noun = kind == "Volume" ? "volume" : "snapshot";
+  if (found.empty()) return make_error(ErrorCode::kNotFound, "no {} has the id or name '{}'", noun, wanted);
+  return make_error(ErrorCode::kInvalidArgument, "the name '{}' is that of {} {}s: {}", wanted, found.size(),
+                    noun, fmt::join(found, ", "));
+}
+
+Result<std::string> Api::volume_id(const std::string& id_or_name) {
+  if (id_or_name.starts_with("vol-")) return id_or_name;
+  return id_by_name(id_or_name, "Volume");
+}
+
+Result<std::string> Api::snapshot_id(const std::string& id_or_name) {
+  if (id_or_name.starts_with("snap-")) return id_or_name;
+  return id_by_name(id_or_name, "Snapshot");
+}
+
+Result<Json> Api::volume(const std::string& id) {
+  Json reply = TRY(call("DescribeVolumes", {{"VolumeIds", {id}}}));
+  return reply["Volumes"].at(0);
+}
+
+Result<Json> Api::snapshot(const std::string& id) {
+  Json reply = TRY(call("DescribeSnapshots", {{"SnapshotIds", {id}}}));
+  return reply["Snapshots"].at(0);
+}
+
 Status Api::wait_for(const std::vector<std::string>& ids, std::string_view state,
                      std::chrono::seconds timeout) {
   Progress progress(fmt::format("waiting for {} to be {}", fmt::join(ids, ", "), state));

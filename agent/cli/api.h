@@ -41,6 +41,11 @@ class Api {
   Result<Json> instance(const std::string& id);
   Result<std::vector<Json>> instances(const std::vector<std::string>& ids);
   Result<Json> image(const std::string& id_or_name);
+  /// A volume's or snapshot's id for an id or a name (the tag Name).
+  Result<std::string> volume_id(const std::string& id_or_name);
+  Result<std::string> snapshot_id(const std::string& id_or_name);
+  Result<Json> volume(const std::string& id);
+  Result<Json> snapshot(const std::string& id);
 
   /// Waits until every instance is in the state. One that goes elsewhere for good is an error with its
   /// reason.
@@ -51,6 +56,7 @@ class Api {
 
  private:
   Result<Json> parse_reply(const HttpReply& reply);
+  Result<std::string> id_by_name(const std::string& name, const std::string& kind);
 
   std::filesystem::path socket_;
   std::string region_;

@@ -23,6 +23,7 @@ struct RunOptions {
   std::string zone;
   std::filesystem::path user_data;
   std::vector<std::string> tags;
+  std::vector<std::string> volumes;  ///< "20G:/dev/sdf:keep", "snap-…:/dev/sdg", "ephemeral0:4G"
   int count = 1;
   int root_gib = 0;
   bool protect = false;
@@ -36,6 +37,54 @@ struct ChangeOptions {
   bool wait = false;
   bool force = false;
   int timeout_s = 300;
+};
+
+struct VolumeOptions {
+  std::string volume;
+  std::string size;
+  std::string zone;
+  std::string from;
+  std::string type;
+  std::string name;
+  std::string instance;
+  std::string device;
+  std::string task;
+  std::vector<std::string> tags;
+  int iops = 0;
+  int throughput = 0;
+  bool encrypted = false;
+  bool force = false;
+  bool quick = false;
+  int timeout_s = 300;
+};
+
+struct SnapshotOptions {
+  std::string one;
+  std::string name;
+  std::string description;
+  std::string to_region;
+  std::string format;
+  std::filesystem::path file;
+  std::vector<std::string> tags;
+  std::vector<std::string> accounts;
+  bool everyone = false;
+  bool remove = false;
+  bool encrypted = false;
+  bool wait = false;
+};
+
+struct ImageOptions {
+  std::string one;
+  std::string name;
+  std::string description;
+  std::string snapshot;
+  std::string kernel_of;
+  std::string to_region;
+  std::string format;
+  std::filesystem::path file;
+  bool no_reboot = false;
+  bool encrypted = false;
+  bool wait = false;
 };
 
 struct SshOptions {
@@ -70,6 +119,40 @@ Result<int> image_register_command(Api& api, const Shared& shared, const std::fi
                                    const std::string& name);
 Result<int> image_list_command(Api& api, const Shared& shared);
 Result<int> image_remove_command(Api& api, const Shared& shared, const std::vector<std::string>& images);
+
+// image_make_commands.cc
+Result<int> image_create_command(Api& api, const Shared& shared, const ImageOptions& options);
+Result<int> image_of_snapshot_command(Api& api, const Shared& shared, const ImageOptions& options);
+Result<int> image_import_command(Api& api, const Shared& shared, const ImageOptions& options);
+Result<int> image_export_command(Api& api, const Shared& shared, const ImageOptions& options);
+Result<int> image_copy_command(Api& api, const Shared& shared, const ImageOptions& options);
+Result<int> image_show_command(Api& api, const Shared& shared, const std::string& image);
+
+// volume_commands.cc
+Result<int> volume_create_command(Api& api, const Shared& shared, const VolumeOptions& options);
+Result<int> volume_list_command(Api& api, const Shared& shared);
+Result<int> volume_show_command(Api& api, const Shared& shared, const std::string& volume);
+Result<int> volume_attach_command(Api& api, const Shared& shared, const VolumeOptions& options);
+Result<int> volume_detach_command(Api& api, const Shared& shared, const VolumeOptions& options);
+Result<int> volume_resize_command(Api& api, const Shared& shared, const VolumeOptions& options);
+Result<int> volume_remove_command(Api& api, const Shared& shared, const std::vector<std::string>& volumes);
+Result<int> volume_check_command(Api& api, const Shared& shared, const std::string& volume,
+                                 const std::string& task, bool quick);
+
+// snapshot_commands.cc
+Result<int> snapshot_create_command(Api& api, const Shared& shared, const SnapshotOptions& options);
+Result<int> snapshot_list_command(Api& api, const Shared& shared);
+Result<int> snapshot_show_command(Api& api, const Shared& shared, const std::string& snapshot);
+Result<int> snapshot_copy_command(Api& api, const Shared& shared, const SnapshotOptions& options);
+Result<int> snapshot_remove_command(Api& api, const Shared& shared,
+                                    const std::vector<std::string>& snapshots);
+Result<int> snapshot_share_command(Api& api, const Shared& shared, const SnapshotOptions& options);
+Result<int> snapshot_export_command(Api& api, const Shared& shared, const SnapshotOptions& options);
+Result<int> snapshot_import_command(Api& api, const Shared& shared, const SnapshotOptions& options);
+
+// launch_volumes.cc
+/// RunInstances' BlockDeviceMappings for --size and --volume.
+Result<Json> launch_mappings(Api& api, const RunOptions& options);
 
 // key_commands.cc
 Result<int> key_create_command(Api& api, const Shared& shared, const std::string& name,

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "agent/cli/commands.h"
+#include "agent/cli/wait.h"
 #include "base/file.h"
 
 namespace haneul::agent {
@@ -69,6 +70,33 @@ Finding check_tool(const std::string& tool, bool vital, const char* package) {
   return {tool, true, vital, path.string()};
 }
 
+// The structures of every region's volumes and snapshots; `haneul volume check` reads the data as well.
+void check_stores(Api& api, std::vector<Finding>& findings) {
+  auto regions = api.call("DescribeRegions", Json::object());
+  if (!regions.ok()) return;
+  for (const Json& region : (*regions)["Regions"]) {
+    std::string name = text_of(region, "RegionName");
+    std::string subject = "store " + name;
+    Api there(api.socket(), name);
+    auto task = there.call("CheckVolume", {{"MetadataOnly", true}});
+    auto ended = task.ok() ? wait_for_task(there, text_of(*task, "TaskId")) : Result<EndedTask>(task.error());
+    if (!ended.ok()) {
+      findings.push_back({subject, false, false, ended.error().message()});
+      continue;
+    }
+    if (ended->status != kCliOk) return;
+    Json faults = ended->task.value("Faults", Json::array());
+    for (const Json& fault : faults) {
+      findings.push_back({subject, false, false,
+                          fmt::format("{}: {}: {}", text_of(fault, "Subject"), text_of(fault, "Where"),
+                                      text_of(fault, "What"))});
+    }
+    if (faults.empty())
+      findings.push_back({subject, true, false,
+                          fmt::format("{} layers, all is well", text_of(ended->task, "CheckedLayers"))});
+  }
+}
+
 std::vector<Finding> examine(Api& api) {
   std::vector<Finding> findings;
   auto status = api.status();
@@ -80,6 +108,7 @@ std::vector<Finding> examine(Api& api) {
     for (const Json& warning : status->value("warnings", Json::array())) {
       findings.push_back({"network", false, false, warning.get<std::string>()});
     }
+    check_stores(api, findings);
   } else {
     findings.push_back({"haneuld", false, true, status.error().message()});
   }
@@ -126,7 +155,7 @@ Result<int> doctor_command(Api& api, const Shared& shared) {
                     {"Vital", finding.vital},
                     {"Message", finding.sentence}});
     if (shared.json) continue;
-    fmt::print("{:<5} {:<13} {}\n",
+    fmt::print("{:<5} {:<15} {}\n",
                finding.good    ? "ok"
                : finding.vital ? "BAD"
                                : "warn",

@@ -63,10 +63,8 @@ Result<Json> run_request(Api& api, const RunOptions& options) {
   if (!options.user_data.empty()) {
     request["UserData"] = to_base64(TRY(read_file(options.user_data, 1 << 20)));
   }
-  if (options.root_gib > 0) {
-    request["BlockDeviceMappings"] =
-        Json::array({{{"DeviceName", "/dev/xvda"}, {"Ebs", {{"VolumeSize", options.root_gib}}}}});
-  }
+  Json mappings = TRY(launch_mappings(api, options));
+  if (!mappings.empty()) request["BlockDeviceMappings"] = mappings;
   if (options.protect) request["DisableApiTermination"] = true;
   if (options.terminate_on_shutdown) request["InstanceInitiatedShutdownBehavior"] = "terminate";
   Json tags = Json::array();

@@ -4,11 +4,9 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdlib>
-#include <functional>
 
-#include "agent/cli/commands.h"
+#include "agent/cli/arguments.h"
 #include "agent/cli/defaults.h"
 
 namespace haneul::agent {
@@ -16,30 +14,6 @@ namespace haneul::agent {
 extern const char* const kBashCompletion;
 extern const char* const kZshCompletion;
 
-namespace {
-
-struct Arguments {
-  std::string socket;
-  std::string region;
-  Shared shared;
-  RunOptions run;
-  ChangeOptions change;
-  SshOptions ssh;
-  bool all = false;
-  bool follow = false;
-  bool remove = false;
-  int port = 22;
-  std::string one;
-  std::string name;
-  std::string kind = "ed25519";
-  std::string kernel;
-  std::filesystem::path file;
-  std::vector<std::string> many;
-};
-
-using Action = std::function<Result<int>(Api&)>;
-
-// A command, its action, and --json, which every command has.
 CLI::App* add(CLI::App& parent, Arguments& args, Action& chosen, const std::string& name,
               const std::string& help, Action action) {
   CLI::App* command = parent.add_subcommand(name, help);
@@ -47,6 +21,8 @@ CLI::App* add(CLI::App& parent, Arguments& args, Action& chosen, const std::stri
   command->callback([&chosen, action = std::move(action)] { chosen = action; });
   return command;
 }
+
+namespace {
 
 void add_run(CLI::App& app, Arguments& args, Action& chosen) {
   RunOptions& run = args.run;
@@ -61,7 +37,11 @@ void add_run(CLI::App& app, Arguments& args, Action& chosen) {
   command->add_option("--user-data", run.user_data, "a file that the first boot runs")
       ->check(CLI::ExistingFile);
   command->add_option("--size", run.root_gib, "GiB of the root volume")->check(CLI::Range(1, 16384));
-  command->add_option("--tag", run.tags, "KEY=VALUE, repeatable");
+  command
+      ->add_option("--volume", run.volumes,
+                   "besides the root, repeatable: 20G:/dev/sdf:keep, snap-...:/dev/sdg, ephemeral0:4G")
+      ->allow_extra_args(false);
+  command->add_option("--tag", run.tags, "KEY=VALUE, repeatable")->allow_extra_args(false);
   command->add_flag("--protect", run.protect, "refuse termination");
   command->add_flag("--terminate-on-shutdown", run.terminate_on_shutdown,
                     "poweroff in the guest terminates it");
@@ -120,27 +100,6 @@ void add_connections(CLI::App& app, Arguments& args, Action& chosen) {
   proxy->add_option("port", args.port, "TCP port")->capture_default_str()->check(CLI::Range(1, 65535));
 }
 
-void add_images(CLI::App& app, Arguments& args, Action& chosen) {
-  CLI::App& image = *app.add_subcommand("image", "images (AMIs)")->require_subcommand(1);
-  auto* build = add(image, args, chosen, "build", "build an image and register it", [&args](Api& api) {
-    return image_build_command(api, args.shared, args.one, args.kernel);
-  });
-  build->add_option("name", args.one, "which: tiny")->required();
-  build->add_option("--kernel", args.kernel, "debian or fast");
-  auto* reg = add(image, args, chosen, "register", "register an image's folder", [&args](Api& api) {
-    return image_register_command(api, args.shared, args.file, args.name);
-  });
-  reg->add_option("folder", args.file, "with image.json and its files")
-      ->required()
-      ->check(CLI::ExistingDirectory);
-  reg->add_option("-n,--name", args.name, "its name; image.json's by default");
-  add(image, args, chosen, "ls", "list images",
-      [&args](Api& api) { return image_list_command(api, args.shared); });
-  auto* rm = add(image, args, chosen, "rm", "deregister images",
-                 [&args](Api& api) { return image_remove_command(api, args.shared, args.many); });
-  rm->add_option("image", args.many, "ids or names")->required();
-}
-
 void add_keys(CLI::App& app, Arguments& args, Action& chosen) {
   CLI::App& key = *app.add_subcommand("key", "key pairs")->require_subcommand(1);
   auto* create = add(
@@ -196,6 +155,8 @@ int run(int argc, char** argv) {
   add_instances(app, args, chosen);
   add_connections(app, args, chosen);
   add_images(app, args, chosen);
+  add_volumes(app, args, chosen);
+  add_snapshots(app, args, chosen);
   add_keys(app, args, chosen);
   add_others(app, args, chosen);
   try {

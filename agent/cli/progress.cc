@@ -19,7 +19,18 @@ Progress::~Progress() {
   if (said_ && terminal_) fmt::print(stderr, "\r\033[K");
 }
 
-void Progress::tick() {
+namespace {
+
+std::string bar(int percent) {
+  if (percent < 0) return "";
+  constexpr int kWidth = 20;
+  auto full = static_cast<size_t>(percent * kWidth / 100);
+  return fmt::format(" [{}{}] {}%", std::string(full, '#'), std::string(kWidth - full, '.'), percent);
+}
+
+}  // namespace
+
+void Progress::tick(int percent) {
   auto now = std::chrono::steady_clock::now();
   auto since = std::chrono::duration_cast<std::chrono::milliseconds>(now - start_);
   if (since < std::chrono::milliseconds(300)) return;
@@ -30,8 +41,8 @@ void Progress::tick() {
   }
   if (said_ && now - shown_ < std::chrono::milliseconds(100)) return;
   static constexpr const char* kTurns = "|/-\\";
-  fmt::print(stderr, "\r\033[K{} {} {}.{} s", kTurns[turn_++ % 4], what_, since.count() / 1000,
-             since.count() % 1000 / 100);
+  fmt::print(stderr, "\r\033[K{} {}{} {}.{} s", kTurns[turn_++ % 4], what_, bar(percent),
+             since.count() / 1000, since.count() % 1000 / 100);
   std::fflush(stderr);
   shown_ = now;
   said_ = true;

@@ -16,8 +16,8 @@ class Progress {
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
-  /// To be called every now and then.
-  void tick();
+  /// To be called every now and then; with a percentage, if there is one, a bar is shown.
+  void tick(int percent = -1);
 
  private:
   const std::string what_;

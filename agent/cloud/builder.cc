@@ -36,26 +36,9 @@ Result<UniqueFd> memory_file(const char* file_name, const std::string& content) 
   return fd;
 }
 
-Status make_folder(const std::filesystem::path& path) {
-  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
-    return errno_error("cannot make the folder {}", path.string());
-  return {};
-}
-
 Result<UniqueFd> image_file(const Layout& layout, const ImageRecord& image, const std::string& file) {
   auto opened = open_file(layout.image(image.id) / file, O_RDONLY);
   return std::move(opened).context(fmt::format("image {}", image.name));
-}
-
-Status make_root(const std::filesystem::path& path, const InstanceRecord& instance, const ImageRecord& image,
-                 VolumeStore& volumes) {
-  std::filesystem::path temporary = path.string() + ".new";
-  UniqueFd file = TRY(open_file(temporary, O_RDWR | O_CREAT | O_TRUNC));
-  TRY(volumes.create(file.get(), static_cast<uint64_t>(instance.root_bytes),
-                     static_cast<uint64_t>(image.root_bytes)));
-  if (::fsync(file.get()) != 0) return errno_error("fsync of {}", temporary.string());
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return errno_error("rename to {}", path.string());
-  return sync_folder(path.parent_path());
 }
 
 }  // namespace
@@ -118,18 +101,20 @@ std::string disk_serial(const std::string& volume_id) {
   return (volume_id.substr(0, dash) + volume_id.substr(dash + 1)).substr(0, 20);
 }
 
-Status prepare_files(const Layout& layout, const InstanceRecord& instance, const ImageRecord& image,
-                     VolumeStore& volumes) {
-  TRY(make_folder(layout.instance(instance.id)));
-  if (image.root.empty()) return {};
-  std::filesystem::path root = layout.root(instance.id);
-  if (::access(root.c_str(), F_OK) == 0) return {};
-  // A disk that was there and is not is data lost: an empty one must not take its place.
-  if (instance.has_run) {
-    return make_error(ErrorCode::kNotFound, "the root volume of {} is missing: {}", instance.id,
-                      root.string());
+Status make_instance_folder(const Layout& layout, const std::string& id) {
+  if (::mkdir(layout.instance(id).c_str(), 0700) != 0 && errno != EEXIST)
+    return errno_error("cannot make the folder {}", layout.instance(id).string());
+  return {};
+}
+
+launch::Disk make_disk(std::string serial, storage::OpenStack stack) {
+  launch::Disk disk;
+  disk.id = std::move(serial);
+  disk.format = launch::DiskFormat::kVolume;
+  for (storage::OpenLayer& layer : stack.layers) {
+    disk.layers.push_back({.file = std::move(layer.fd), .key = layer.key});
   }
-  return make_root(root, instance, image, volumes);
+  return disk;
 }
 
 Result<launch::Spec> make_spec(const Layout& layout, const InstanceRecord& instance, const ImageRecord& image,
@@ -144,14 +129,6 @@ Result<launch::Spec> make_spec(const Layout& layout, const InstanceRecord& insta
   if (!image.initrd.empty()) spec.initrds.push_back(TRY(image_file(layout, image, image.initrd)));
   spec.initrds.push_back(TRY(memory_file("initrd", make_cpio(guest_files(instance, zone, dns)))));
   spec.command_line = image.command_line;
-  if (!image.root.empty()) {
-    launch::Disk disk;
-    disk.id = disk_serial(instance.root_volume);
-    disk.format = launch::DiskFormat::kOverlay;
-    disk.file = TRY(open_file(layout.root(instance.id), O_RDWR));
-    disk.base = TRY(image_file(layout, image, image.root));
-    spec.disks.push_back(std::move(disk));
-  }
   spec.control_socket = layout.control_socket(instance.id);
   spec.console_socket = layout.console_socket(instance.id);
   spec.console_ring = TRY(open_file(layout.console(instance.id), O_RDWR | O_CREAT));

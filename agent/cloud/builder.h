@@ -19,7 +19,6 @@ struct Layout {
   std::filesystem::path state;
   std::filesystem::path image(const std::string& id) const { return state / "images" / id; }
   std::filesystem::path instance(const std::string& id) const { return state / "instances" / id; }
-  std::filesystem::path root(const std::string& id) const { return instance(id) / "root.overlay"; }
   std::filesystem::path console(const std::string& id) const { return instance(id) / "console"; }
   std::filesystem::path status(const std::string& id) const { return instance(id) / "status"; }
   std::filesystem::path log(const std::string& id) const { return instance(id) / "vmm.log"; }
@@ -39,13 +38,14 @@ std::string make_cpio(const std::vector<GuestFile>& files);
 std::string instance_env(const InstanceRecord& instance, const Zone& zone, const std::string& dns);
 std::vector<GuestFile> guest_files(const InstanceRecord& instance, const Zone& zone, const std::string& dns);
 
-/// The instance's folder and its root disk, made if they are not there. Never leaves half a disk.
-Status prepare_files(const Layout& layout, const InstanceRecord& instance, const ImageRecord& image,
-                     VolumeStore& volumes);
+Status make_instance_folder(const Layout& layout, const std::string& id);
 
-/// The Spec without its network interface and jail.
+/// The Spec without its disks, its network interface and its jail.
 Result<launch::Spec> make_spec(const Layout& layout, const InstanceRecord& instance, const ImageRecord& image,
                                const InstanceType& type, const Zone& zone, const std::string& dns);
+
+/// A volume as a disk of a VMM.
+launch::Disk make_disk(std::string serial, storage::OpenStack stack);
 
 std::array<uint8_t, 6> mac_bytes(const std::string& mac);
 /// As a disk's serial: EC2's "vol0123456789abcdef0", 20 bytes.

@@ -7,17 +7,23 @@
 
 namespace haneul::agent {
 
-Cloud::Cloud(CloudOptions options, StateStore& store, Machines& machines, Network& network,
-             VolumeStore& volumes, std::unique_ptr<Supervisor> supervisor)
+Cloud::Cloud(CloudOptions options, StateStore& store, Machines& machines, Network& network, Stores& stores,
+             std::unique_ptr<Supervisor> supervisor)
     : options_(std::move(options)),
       model_(store),
       supervisor_(std::move(supervisor)),
       executor_(options_.threads),
-      keeper_(options_.keeper, model_, places_, machines, network, volumes, *supervisor_, executor_),
-      network_(network) {}
+      background_(options_.background_threads),
+      keeper_(options_.keeper, model_, places_, machines, network, stores, *supervisor_, executor_),
+      archive_(options_.keeper.layout, model_, keeper_, stores, *supervisor_, background_),
+      network_(network),
+      stores_(stores) {
+  keeper_.set_hooks({.shut_down = [this](const std::string& id) { archive_.begin_after_shutdown(id); },
+                     .freed = [this](const std::string& region) { archive_.collect(region); }});
+}
 
 Result<std::unique_ptr<Cloud>> Cloud::open(CloudOptions options, StateStore& store, Machines& machines,
-                                           Network& network, VolumeStore& volumes) {
+                                           Network& network, Stores& stores) {
   for (const char* folder : {"images", "instances"}) {
     std::error_code error;
     std::filesystem::create_directories(options.keeper.layout.state / folder, error);
@@ -28,17 +34,31 @@ Result<std::unique_ptr<Cloud>> Cloud::open(CloudOptions options, StateStore& sto
   }
   auto supervisor = TRY(Supervisor::create());
   std::unique_ptr<Cloud> cloud(
-      new Cloud(std::move(options), store, machines, network, volumes, std::move(supervisor)));
+      new Cloud(std::move(options), store, machines, network, stores, std::move(supervisor)));
   TRY(cloud->model_.load());
+  for (const RegionPlace& region : cloud->places_.regions()) {
+    TRY(stores.of(region.name).context(fmt::format("the block store of {}", region.name)));
+  }
   cloud->forget_half_copied_images();
   TRY(cloud->keeper_.reconcile());
+  cloud->archive_.resume();
   cloud->schedule_tidying();
   return cloud;
 }
 
 Cloud::~Cloud() {
+  archive_.stop();
   supervisor_->stop();
   executor_.stop();
+  background_.stop();
+}
+
+// Work of the one executor may give work to the other.
+void Cloud::wait_idle() {
+  for (int i = 0; i < 3; ++i) {
+    executor_.wait_idle();
+    background_.wait_idle();
+  }
 }
 
 void Cloud::schedule_tidying() {

@@ -11,16 +11,20 @@
 #include <string>
 #include <vector>
 
+#include "agent/cloud/archive.h"
 #include "agent/cloud/keeper.h"
 #include "agent/cloud/model.h"
 #include "agent/cloud/places.h"
+#include "agent/ops/files_api.h"
 #include "agent/ops/filter.h"
 #include "agent/ops/ids.h"
 #include "agent/ops/images_api.h"
 #include "agent/ops/instances_api.h"
 #include "agent/ops/keys_api.h"
 #include "agent/ops/places_api.h"
+#include "agent/ops/snapshots_api.h"
 #include "agent/ops/tags_api.h"
+#include "agent/ops/volumes_api.h"
 
 namespace haneul::agent {
 
@@ -28,7 +32,11 @@ struct CloudOptions {
   KeeperOptions keeper;
   uint64_t host_memory_mib = 0;
   size_t max_instances = 1000;
+  size_t max_volumes = 10000;
+  size_t max_snapshots = 100000;
   unsigned threads = 8;
+  /// For copies, imports, checks and the like.
+  unsigned background_threads = 2;
 };
 
 /// Who asks, and for which region.
@@ -51,7 +59,7 @@ class Cloud {
  public:
   /// Loads the state and reconciles the world with it.
   static Result<std::unique_ptr<Cloud>> open(CloudOptions options, StateStore& store, Machines& machines,
-                                             Network& network, VolumeStore& volumes);
+                                             Network& network, Stores& stores);
   /// Lets instances run on.
   ~Cloud();
 
@@ -70,10 +78,43 @@ class Cloud {
                                                                      const DescribeInstanceAttributeRequest&);
   Answer<DescribeInstanceTypesReply> describe_instance_types(const Caller&,
                                                              const DescribeInstanceTypesRequest&);
-  // images.cc
+  // images.cc, images_register.cc, images_make.cc, permissions.cc
   Answer<DescribeImagesReply> describe_images(const Caller&, const DescribeImagesRequest&);
   Answer<RegisterImageReply> register_image(const Caller&, const RegisterImageRequest&);
+  Answer<CreateImageReply> create_image(const Caller&, const CreateImageRequest&);
+  Answer<CopyImageReply> copy_image(const Caller&, const CopyImageRequest&);
+  Answer<ImportImageFileReply> import_image_file(const Caller&, const ImportImageFileRequest&);
   Answer<Nothing> deregister_image(const Caller&, const DeregisterImageRequest&);
+  Answer<Nothing> modify_image_attribute(const Caller&, const ModifyImageAttributeRequest&);
+  Answer<DescribeImageAttributeReply> describe_image_attribute(const Caller&,
+                                                               const DescribeImageAttributeRequest&);
+  Answer<Nothing> reset_image_attribute(const Caller&, const ResetImageAttributeRequest&);
+  // volumes.cc, volumes_describe.cc
+  Answer<Volume> create_volume(const Caller&, const CreateVolumeRequest&);
+  Answer<Nothing> delete_volume(const Caller&, const DeleteVolumeRequest&);
+  Answer<VolumeAttachment> attach_volume(const Caller&, const AttachVolumeRequest&);
+  Answer<VolumeAttachment> detach_volume(const Caller&, const DetachVolumeRequest&);
+  Answer<ModifyVolumeReply> modify_volume(const Caller&, const ModifyVolumeRequest&);
+  Answer<DescribeVolumesReply> describe_volumes(const Caller&, const DescribeVolumesRequest&);
+  Answer<DescribeVolumesModificationsReply> describe_volumes_modifications(
+      const Caller&, const DescribeVolumesModificationsRequest&);
+  // snapshots.cc, snapshots_describe.cc, permissions.cc
+  Answer<Snapshot> create_snapshot(const Caller&, const CreateSnapshotRequest&);
+  Answer<CreateSnapshotsReply> create_snapshots(const Caller&, const CreateSnapshotsRequest&);
+  Answer<CopySnapshotReply> copy_snapshot(const Caller&, const CopySnapshotRequest&);
+  Answer<Nothing> delete_snapshot(const Caller&, const DeleteSnapshotRequest&);
+  Answer<ImportSnapshotFileReply> import_snapshot_file(const Caller&, const ImportSnapshotFileRequest&);
+  Answer<DescribeSnapshotsReply> describe_snapshots(const Caller&, const DescribeSnapshotsRequest&);
+  Answer<Nothing> modify_snapshot_attribute(const Caller&, const ModifySnapshotAttributeRequest&);
+  Answer<DescribeSnapshotAttributeReply> describe_snapshot_attribute(const Caller&,
+                                                                     const DescribeSnapshotAttributeRequest&);
+  Answer<Nothing> reset_snapshot_attribute(const Caller&, const ResetSnapshotAttributeRequest&);
+  // tasks.cc
+  Answer<Task> export_snapshot_file(const Caller&, const ExportSnapshotFileRequest&);
+  Answer<Task> export_image_file(const Caller&, const ExportImageFileRequest&);
+  Answer<Task> check_volume(const Caller&, const CheckVolumeRequest&);
+  Answer<DescribeTasksReply> describe_tasks(const Caller&, const DescribeTasksRequest&);
+  Answer<Nothing> cancel_task(const Caller&, const CancelTaskRequest&);
   // key_pairs.cc
   Answer<CreateKeyPairReply> create_key_pair(const Caller&, const CreateKeyPairRequest&);
   Answer<ImportKeyPairReply> import_key_pair(const Caller&, const ImportKeyPairRequest&);
@@ -95,10 +136,10 @@ class Cloud {
   Json summary();
   const Places& places() const { return places_; }
   /// Waits until no work is queued or running (for tests).
-  void wait_idle() { executor_.wait_idle(); }
+  void wait_idle();
 
  private:
-  Cloud(CloudOptions options, StateStore& store, Machines& machines, Network& network, VolumeStore& volumes,
+  Cloud(CloudOptions options, StateStore& store, Machines& machines, Network& network, Stores& stores,
         std::unique_ptr<Supervisor> supervisor);
   void schedule_tidying();
   void forget_half_copied_images();
@@ -106,30 +147,98 @@ class Cloud {
   // All under the model's lock.
   Answer<std::vector<InstanceRecord>> find_instances(const Caller&, const std::vector<std::string>& ids);
   Answer<ImageRecord> find_image(const Caller&, const std::string& id_or_name);
+  /// Of any state that a client sees.
+  Answer<ImageRecord> find_image_record(const Caller&, const std::string& id);
+  Answer<VolumeRecord> find_volume(const Caller&, const std::string& id);
+  Answer<SnapshotRecord> find_snapshot(const Caller&, const std::string& id);
   const KeyRecord* find_key(const Caller&, const std::string& name);
   std::set<std::string> used_addresses();
   size_t live_instances();
+  std::vector<InstanceBlockDeviceMapping> mappings_of(const InstanceRecord& instance);
+  Instance describe(const InstanceRecord&);
+  Volume describe(const VolumeRecord&);
+  Snapshot describe(const SnapshotRecord&);
+  Reservation reservation(const std::vector<InstanceRecord>& instances);
+
+  // RunInstances.
+  struct Launch {
+    std::vector<InstanceRecord> instances;
+    std::vector<VolumeRecord> volumes;
+  };
   Answer<InstanceRecord> instance_template(const Caller&, const RunInstancesRequest&, const ImageRecord&);
-  Answer<std::vector<InstanceRecord>> new_instances(const Caller&, const RunInstancesRequest&);
+  Answer<Launch> new_instances(const Caller&, const RunInstancesRequest&);
   Answer<Reservation> earlier_reservation(const TokenRecord& token, const std::string& digest);
   Answer<void> check_size(const std::string& type);
-  Instance describe(const InstanceRecord&);
-  Reservation reservation(const std::vector<InstanceRecord>& instances);
+  Answer<std::vector<MappingRecord>> launch_mappings(const Caller&, const RunInstancesRequest&,
+                                                     const ImageRecord&);
+  Answer<void> apply_mapping(const Caller&, const BlockDeviceMapping&, std::vector<MappingRecord>& mappings);
+  Answer<void> apply_ebs(const Caller&, const EbsBlockDevice&, MappingRecord& mapping);
+
   Answer<std::vector<InstanceStateChange>> change_state(const std::vector<InstanceRecord>& instances,
                                                         Event event, std::vector<std::string>& changed);
-  Status copy_image(const std::filesystem::path& from, ImageRecord& image);
+  Answer<void> check_root(const InstanceRecord& instance);
+  Answer<void> change_mappings(const InstanceRecord&, const ModifyInstanceAttributeRequest&, Update& update);
   Answer<void> tag_resource(Update& update, const Caller&, const std::string& id,
                             const std::function<Answer<void>(std::vector<Tag>&)>& change);
+
+  // Volumes and snapshots.
+  Answer<VolumeRecord> new_volume(const Caller&, const CreateVolumeRequest&);
+  Answer<void> check_attach(const VolumeRecord&, const InstanceRecord&, const AttachVolumeRequest&);
+  Answer<VolumeRecord> detachable(const Caller&, const DetachVolumeRequest&);
+  SnapshotRecord new_snapshot(const VolumeRecord& volume, const std::string& group,
+                              const std::string& description, std::vector<Tag> tags);
+  Answer<void> check_room(size_t new_volumes, size_t new_snapshots);
+  Answer<void> begin_recorded(const std::string& group);
+  std::string snapshot_user(const SnapshotRecord& snapshot);
+
+  // Images.
+  Answer<void> check_image_name(const Caller&, const std::string& name);
+  Answer<RegisterImageReply> register_folder(const Caller&, const RegisterImageRequest&);
+  Answer<RegisterImageReply> register_snapshot(const Caller&, const RegisterImageRequest&);
+  Answer<ImageRecord> image_of_snapshots(const Caller&, const RegisterImageRequest&);
+  Status copy_image_files(const std::filesystem::path& from, ImageRecord& image);
+  Status import_root(const std::filesystem::path& file, const std::string& snapshot_id,
+                     const std::string& region);
+  Status undo_registration(const ImageRecord& image);
+  struct ImagePlan {
+    ImageRecord image;
+    std::vector<SnapshotRecord> snapshots;
+  };
+  Answer<ImagePlan> image_from_instance(const Caller&, const InstanceRecord&, const CreateImageRequest&);
+  Answer<ImagePlan> image_copy(const Caller&, const CopyImageRequest&);
+
+  Task describe(const TaskRecord&);
+  Answer<Task> start_task(TaskRecord task);
 
   const CloudOptions options_;
   const Places places_;
   Model model_;
   std::unique_ptr<Supervisor> supervisor_;
   Executor executor_;
+  Executor background_;
   Keeper keeper_;
+  Archive archive_;
   Network& network_;
+  Stores& stores_;
 };
 
+/// GiB, rounded up, as EC2 shows sizes.
+int64_t gib(int64_t bytes);
+/// "InvalidVolume.NotFound" and the like, or that an id is not one.
+ApiError unknown_id(const std::string& id);
+ApiError malformed_id(ApiCode code, const std::string& id, std::string_view prefix);
+/// Checks what a volume is to be: type, IOPS, throughput, size in GiB; fills in the type's own values.
+Answer<void> check_performance(const std::string& type, std::optional<int64_t> wanted_iops,
+                               std::optional<int64_t> wanted_throughput, int64_t& iops, int64_t& throughput);
+Answer<void> check_gib(int64_t size);
+/// A device name as EC2 takes them: /dev/sdb, /dev/xvdba…
+bool valid_device(const std::string& name);
+/// An image's block devices as the API shows them.
+std::vector<BlockDeviceMapping> describe_mappings(const ImageRecord& image);
+/// The image is to boot with another's kernel, initrd and command line.
+void boot_like(const ImageRecord& from, ImageRecord& image);
+/// A path of this host that a client named, for reading; its format declared.
+Answer<void> check_import(const std::string& path, const std::string& format);
 /// The error of a dry run that would have worked.
 ApiError dry_run_error();
 /// Checks tags as EC2 does: number, lengths, no key twice, none that begins with "aws:".

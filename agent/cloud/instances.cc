@@ -10,7 +10,6 @@ namespace haneul::agent {
 namespace {
 
 constexpr size_t kMaxUserDataBytes = 16 << 10;
-constexpr int64_t kGiB = int64_t{1} << 30;
 
 // SMBIOS: by the first three letters software in the guest knows that it is on EC2.
 std::string new_uuid() {
@@ -35,31 +34,6 @@ Answer<std::string> shutdown_behavior_of(const std::optional<std::string>& wante
                    "Value ({}) for parameter instanceInitiatedShutdownBehavior is invalid.", value);
 }
 
-// The root volume's size: the image's, or larger if a mapping of the root device says so.
-Answer<int64_t> root_bytes_of(const RunInstancesRequest& request, const ImageRecord& image) {
-  int64_t bytes = image.root_bytes;
-  for (const BlockDeviceMapping& mapping : request.block_device_mappings) {
-    if (mapping.device_name != "/dev/sda1" && mapping.device_name != "/dev/xvda") {
-      return api_error(ApiCode::kInvalidParameterValue,
-                       "Invalid device name {}: only the root device can be mapped",
-                       mapping.device_name.value_or(""));
-    }
-    if (!mapping.ebs || !mapping.ebs->volume_size) continue;
-    int64_t size = *mapping.ebs->volume_size;
-    if (size < 1 || size > 16384) {
-      return api_error(ApiCode::kInvalidParameterValue, "Volume size {} GiB is not between 1 and 16384",
-                       size);
-    }
-    if (size * kGiB < image.root_bytes) {
-      return api_error(ApiCode::kInvalidParameterValue,
-                       "Volume of size {}GB is smaller than the image's root volume, expect size>= {}GB",
-                       size, (image.root_bytes + kGiB - 1) / kGiB);
-    }
-    bytes = size * kGiB;
-  }
-  return bytes;
-}
-
 Answer<void> check_counts(const RunInstancesRequest& request) {
   if (request.min_count < 1 || request.max_count < 1) {
     return ApiError(ApiCode::kInvalidParameterValue, "MinCount and MaxCount must be at least 1");
@@ -69,6 +43,30 @@ Answer<void> check_counts(const RunInstancesRequest& request) {
                      request.max_count, request.min_count);
   }
   return {};
+}
+
+// The volume that a mapping gives an instance. It is made in the store when the instance starts.
+VolumeRecord volume_of(const InstanceRecord& instance, const MappingRecord& mapping,
+                       const std::vector<Tag>& tags) {
+  VolumeRecord volume;
+  volume.id = new_id("vol");
+  volume.region = instance.region;
+  volume.zone = instance.zone;
+  volume.bytes = mapping.bytes;
+  volume.snapshot_id = mapping.snapshot_id;
+  volume.encrypted = mapping.encrypted;
+  volume.type = mapping.type;
+  volume.iops = mapping.iops;
+  volume.throughput = mapping.throughput;
+  volume.state = "creating";
+  volume.created = volume.attached = now();
+  volume.instance_id = instance.id;
+  volume.device = mapping.device;
+  volume.attachment = "attaching";
+  volume.delete_on_termination = mapping.delete_on_termination;
+  if (mapping.device == instance.root_device) volume.image_id = instance.image_id;
+  volume.tags = tags;
+  return volume;
 }
 
 Answer<const Zone*> zone_for(const Places& places, const Caller& caller, const RunInstancesRequest& request) {
@@ -105,7 +103,7 @@ Answer<InstanceRecord> Cloud::instance_template(const Caller& caller, const RunI
   TRY(check_size(record.type));
   record.user_data = TRY(user_data_of(request));
   record.shutdown_behavior = TRY(shutdown_behavior_of(request.instance_initiated_shutdown_behavior));
-  record.root_bytes = TRY(root_bytes_of(request, image));
+  record.root_device = image.root_device;
   record.tags =
       TRY(tags_for(request.tag_specifications, "instance", {"instance", "volume", "network-interface"}));
   record.disable_api_termination = request.disable_api_termination.value_or(false);
@@ -133,14 +131,16 @@ Answer<InstanceRecord> Cloud::instance_template(const Caller& caller, const RunI
   return record;
 }
 
-Answer<std::vector<InstanceRecord>> Cloud::new_instances(const Caller& caller,
-                                                         const RunInstancesRequest& request) {
+Answer<Cloud::Launch> Cloud::new_instances(const Caller& caller, const RunInstancesRequest& request) {
   TRY(check_counts(request));
   if (!request.image_id) {
     return ApiError(ApiCode::kMissingParameter, "The request must contain the parameter ImageId");
   }
   ImageRecord image = TRY(find_image(caller, *request.image_id));
   InstanceRecord record = TRY(instance_template(caller, request, image));
+  auto mappings = TRY(launch_mappings(caller, request, image));
+  auto volume_tags =
+      TRY(tags_for(request.tag_specifications, "volume", {"instance", "volume", "network-interface"}));
   const Zone* zone = TRY(zone_for(places_, caller, request));
   record.zone = zone->name;
 
@@ -155,7 +155,7 @@ Answer<std::vector<InstanceRecord>> Cloud::new_instances(const Caller& caller,
   if (request.private_ip_address && count != 1) {
     return ApiError(ApiCode::kInvalidParameterCombination, "PrivateIpAddress is for one instance only");
   }
-  std::vector<InstanceRecord> records;
+  Launch launch;
   for (int64_t index = 0; index < count; ++index) {
     auto address = free_address(*zone, used);
     if (request.private_ip_address) {
@@ -172,19 +172,31 @@ Answer<std::vector<InstanceRecord>> Cloud::new_instances(const Caller& caller,
     }
     if (!address) break;
     record.id = new_id("i");
-    record.root_volume = image.root.empty() ? "" : new_id("vol");
+    record.root_volume.clear();
+    record.ephemerals.clear();
     record.uuid = new_uuid();
     record.launch_index = index;
     record.address = address_text(*address);
     record.mac = mac_for_address(*address);
     used.insert(record.address);
-    records.push_back(record);
+    for (const MappingRecord& mapping : mappings) {
+      if (!mapping.virtual_name.empty()) {
+        record.ephemerals.push_back(
+            {.device = mapping.device, .virtual_name = mapping.virtual_name, .bytes = mapping.bytes});
+        continue;
+      }
+      launch.volumes.push_back(volume_of(record, mapping, volume_tags));
+      if (mapping.device != image.root_device) continue;
+      record.root_volume = launch.volumes.back().id;
+      record.root_bytes = mapping.bytes;
+    }
+    launch.instances.push_back(record);
   }
-  if (static_cast<int64_t>(records.size()) < request.min_count) {
+  if (static_cast<int64_t>(launch.instances.size()) < request.min_count) {
     return api_error(ApiCode::kInsufficientFreeAddressesInSubnet,
                      "The subnet of {} has not enough free addresses", zone->name);
   }
-  return records;
+  return launch;
 }
 
 Answer<Reservation> Cloud::earlier_reservation(const TokenRecord& token, const std::string& digest) {
@@ -212,9 +224,12 @@ Answer<Reservation> Cloud::run_instances(const Caller& caller, const RunInstance
     auto earlier = model_.tokens().find(caller.region + ":" + token);
     if (!token.empty() && earlier != model_.tokens().end())
       return earlier_reservation(earlier->second, digest);
-    records = TRY(new_instances(caller, request));
+    Launch launch = TRY(new_instances(caller, request));
+    TRY(check_room(launch.volumes.size(), 0));
     if (request.dry_run.value_or(false)) return dry_run_error();
+    records = std::move(launch.instances);
     Update update(model_);
+    for (const VolumeRecord& volume : launch.volumes) update.put(volume);
     for (const InstanceRecord& record : records) update.put(record);
     if (!token.empty()) {
       update.put(TokenRecord{

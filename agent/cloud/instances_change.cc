@@ -62,7 +62,7 @@ Answer<Changes> changes_in(const ModifyInstanceAttributeRequest& request) {
   }
   int count = (changes.type ? 1 : 0) + (changes.disable_api_termination ? 1 : 0) +
               (changes.shutdown_behavior ? 1 : 0) + (changes.user_data ? 1 : 0);
-  if (count == 1) return changes;
+  if (count == 1 || (count == 0 && !request.block_device_mappings.empty())) return changes;
   return ApiError(ApiCode::kInvalidParameterCombination,
                   count == 0 ? "No attributes specified." : "Fields for multiple attribute types specified");
 }
@@ -103,6 +103,15 @@ Answer<std::vector<InstanceStateChange>> Cloud::change_state(const std::vector<I
   return changes;
 }
 
+Answer<void> Cloud::check_root(const InstanceRecord& instance) {
+  if (instance.root_volume.empty()) return {};
+  auto volumes = model_.volumes_of(instance);
+  if (!volumes.empty() && volumes[0].device == instance.root_device) return {};
+  return api_error(ApiCode::kInvalidParameterValue,
+                   "Invalid value '{}' for instanceId. Instance does not have a volume attached at root ({})",
+                   instance.id, instance.root_device);
+}
+
 Answer<StartInstancesReply> Cloud::start_instances(const Caller& caller,
                                                    const StartInstancesRequest& request) {
   TRY(require_ids(request.instance_ids));
@@ -113,6 +122,7 @@ Answer<StartInstancesReply> Cloud::start_instances(const Caller& caller,
     auto instances = TRY(find_instances(caller, request.instance_ids));
     for (const InstanceRecord& record : instances) {
       if (state_of(record) == State::kStopped) TRY(check_size(record.type));
+      if (state_of(record) == State::kStopped) TRY(check_root(record));
     }
     if (request.dry_run.value_or(false)) return dry_run_error();
     reply.starting_instances = TRY(change_state(instances, Event::kStart, changed));
@@ -194,6 +204,26 @@ Answer<Nothing> Cloud::reboot_instances(const Caller& caller, const RebootInstan
   return Nothing{};
 }
 
+// Whether volumes go with the instance: changeable while it runs.
+Answer<void> Cloud::change_mappings(const InstanceRecord& instance,
+                                    const ModifyInstanceAttributeRequest& request, Update& update) {
+  for (const InstanceBlockDeviceMappingSpecification& wanted : request.block_device_mappings) {
+    bool changed = false;
+    for (VolumeRecord volume : model_.volumes_of(instance)) {
+      bool meant = wanted.device_name && volume.device == *wanted.device_name;
+      if (!meant || !wanted.ebs || !wanted.ebs->delete_on_termination) continue;
+      volume.delete_on_termination = *wanted.ebs->delete_on_termination;
+      update.put(volume);
+      changed = true;
+    }
+    if (!changed) {
+      return api_error(ApiCode::kInvalidParameterValue, "No device is currently mapped at {}",
+                       wanted.device_name.value_or(""));
+    }
+  }
+  return {};
+}
+
 Answer<Nothing> Cloud::modify_instance_attribute(const Caller& caller,
                                                  const ModifyInstanceAttributeRequest& request) {
   Changes changes = TRY(changes_in(request));
@@ -226,8 +256,10 @@ Answer<Nothing> Cloud::modify_instance_attribute(const Caller& caller,
     }
     record.shutdown_behavior = *changes.shutdown_behavior;
   }
+  Update update(model_);
+  TRY(change_mappings(record, request, update));
   if (request.dry_run.value_or(false)) return dry_run_error();
-  TRY(Update(model_).put(record).commit());
+  TRY(update.put(record).commit());
   return Nothing{};
 }
 
@@ -247,9 +279,9 @@ Answer<DescribeInstanceAttributeReply> Cloud::describe_instance_attribute(
     reply.user_data = AttributeValue{};
     if (!record.user_data.bytes.empty()) reply.user_data->value = to_base64(record.user_data.bytes);
   } else if (request.attribute == "rootDeviceName") {
-    reply.root_device_name = AttributeValue{"/dev/xvda"};
+    reply.root_device_name = AttributeValue{record.root_device};
   } else if (request.attribute == "blockDeviceMapping") {
-    reply.block_device_mappings = describe(record).block_device_mappings;
+    reply.block_device_mappings = mappings_of(record);
   } else {
     return api_error(ApiCode::kInvalidParameterValue, "Value ({}) for parameter attribute is invalid.",
                      request.attribute);

@@ -15,10 +15,15 @@ std::vector<std::string> optional_value(const std::optional<std::string>& value)
   return value ? std::vector<std::string>{*value} : std::vector<std::string>{};
 }
 
-const FilterTable<InstanceRecord>& instance_filters(const Places& places) {
+FilterTable<InstanceRecord> instance_filters(const Places& places, const Model& model) {
   using R = const InstanceRecord&;
   using V = std::vector<std::string>;
-  static const FilterTable<InstanceRecord> table({
+  auto of_volumes = [&model](R r, std::string (*value)(const VolumeRecord&)) {
+    V values;
+    for (const VolumeRecord& volume : model.volumes_of(r)) values.push_back(value(volume));
+    return values;
+  };
+  return FilterTable<InstanceRecord>({
       {"instance-id", [](R r) -> V { return {r.id}; }},
       {"instance-state-name", [](R r) -> V { return {r.state}; }},
       {"instance-state-code",
@@ -38,15 +43,25 @@ const FilterTable<InstanceRecord>& instance_filters(const Places& places) {
       {"hypervisor", [](R) -> V { return {"xen"}; }},
       {"virtualization-type", [](R) -> V { return {"hvm"}; }},
       {"root-device-type", [](R) -> V { return {"ebs"}; }},
-      {"root-device-name", [](R) -> V { return {"/dev/xvda"}; }},
+      {"root-device-name", [](R r) -> V { return {r.root_device}; }},
       {"owner-id", [](R) -> V { return {kAccount}; }},
       {"tenancy", [](R) -> V { return {"default"}; }},
-      {"block-device-mapping.volume-id", [](R r) -> V { return {r.root_volume}; }},
+      {"block-device-mapping.volume-id",
+       [=](R r) { return of_volumes(r, [](const VolumeRecord& v) { return v.id; }); }},
+      {"block-device-mapping.device-name",
+       [=](R r) { return of_volumes(r, [](const VolumeRecord& v) { return v.device; }); }},
+      {"block-device-mapping.status",
+       [=](R r) { return of_volumes(r, [](const VolumeRecord& v) { return v.attachment; }); }},
+      {"block-device-mapping.delete-on-termination",
+       [=](R r) {
+         return of_volumes(r, [](const VolumeRecord& v) {
+           return std::string(v.delete_on_termination ? "true" : "false");
+         });
+       }},
       {"state-reason-code", [](R r) -> V { return r.reason ? V{r.reason->code} : V{}; }},
       {"subnet-id", [&places](R r) -> V { return {places.zone(r.zone)->subnet_id}; }},
       {"vpc-id", [&places](R r) -> V { return {places.region(r.region)->vpc_id}; }},
   });
-  return table;
 }
 
 // Filters that work on the status's own values besides those of the instance.
@@ -73,6 +88,18 @@ InstanceStatusSummary status_summary(bool running) {
 
 }  // namespace
 
+std::vector<InstanceBlockDeviceMapping> Cloud::mappings_of(const InstanceRecord& record) {
+  std::vector<InstanceBlockDeviceMapping> mappings;
+  for (const VolumeRecord& volume : model_.volumes_of(record)) {
+    mappings.push_back({.device_name = volume.device,
+                        .ebs = {.attach_time = volume.attached,
+                                .delete_on_termination = volume.delete_on_termination,
+                                .status = volume.attachment,
+                                .volume_id = volume.id}});
+  }
+  return mappings;
+}
+
 Instance Cloud::describe(const InstanceRecord& record) {
   Instance instance;
   bool gone = record.state == name(State::kTerminated);
@@ -90,13 +117,7 @@ Instance Cloud::describe(const InstanceRecord& record) {
     instance.private_ip_address = record.address;
     if (zone != nullptr) instance.subnet_id = zone->subnet_id;
     instance.vpc_id = places_.region(record.region)->vpc_id;
-    if (!record.root_volume.empty()) {
-      instance.block_device_mappings.push_back({.device_name = "/dev/xvda",
-                                                .ebs = {.attach_time = record.launch_time,
-                                                        .delete_on_termination = true,
-                                                        .status = "attached",
-                                                        .volume_id = record.root_volume}});
-    }
+    instance.block_device_mappings = mappings_of(record);
   }
   instance.state = agent::describe(state_from(record.state).value_or(State::kTerminated));
   instance.state_transition_reason = record.transition_reason;
@@ -104,7 +125,7 @@ Instance Cloud::describe(const InstanceRecord& record) {
   instance.architecture = "x86_64";
   instance.client_token = record.client_token;
   instance.hypervisor = "xen";
-  instance.root_device_name = "/dev/xvda";
+  instance.root_device_name = record.root_device;
   instance.root_device_type = "ebs";
   instance.tags = record.tags;
   instance.virtualization_type = "hvm";
@@ -123,7 +144,7 @@ Reservation Cloud::reservation(const std::vector<InstanceRecord>& instances) {
 
 Answer<DescribeInstancesReply> Cloud::describe_instances(const Caller& caller,
                                                          const DescribeInstancesRequest& request) {
-  const auto& filters = instance_filters(places_);
+  const auto filters = instance_filters(places_, model_);
   TRY(filters.check(request.filters));
   if (!request.instance_ids.empty() && request.max_results) {
     return ApiError(ApiCode::kInvalidParameterCombination,

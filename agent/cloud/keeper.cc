@@ -54,13 +54,13 @@ NicPlan nic_of(const InstanceRecord& instance) {
 }
 
 Keeper::Keeper(KeeperOptions options, Model& model, const Places& places, Machines& machines,
-               Network& network, VolumeStore& volumes, Supervisor& supervisor, Executor& executor)
+               Network& network, Stores& stores, Supervisor& supervisor, Executor& executor)
     : options_(std::move(options)),
       model_(model),
       places_(places),
       machines_(machines),
       network_(network),
-      volumes_(volumes),
+      stores_(stores),
       supervisor_(supervisor),
       executor_(executor) {}
 
@@ -80,13 +80,9 @@ void Keeper::later(std::chrono::milliseconds delay, const std::string& id, std::
   supervisor_.after(delay, [this, id, job = std::move(job)] { executor_.post(id, job); });
 }
 
-// Under the lock. A result that cannot be written down is still true in memory; the next start of the daemon
-// finds out again by itself.
+// Under the lock.
 void Keeper::save(const InstanceRecord& instance) {
-  Status saved = Update(model_).put(instance).commit();
-  if (saved.ok()) return;
-  LOG_ERROR("the state of {} cannot be saved: {}", instance.id, saved.error().message());
-  model_.instances()[instance.id] = instance;
+  Update(model_).put(instance).commit_result();
 }
 
 Keeper::Process Keeper::process_of(const std::string& id) {
@@ -106,13 +102,26 @@ void Keeper::run_start(const std::string& id) {
   auto instance = model_.instance(id);
   if (!instance || state_of(*instance) != State::kPending) return;
   crash_point("start.intended");
-  record_start(id, boot(*instance));
+  start_machine(*instance);
+}
+
+// The volumes are held until the VMM that opened them is known.
+void Keeper::start_machine(const InstanceRecord& instance) {
+  hooks_.shut_down(instance.id);
+  bool failed = false;
+  {
+    auto held = locks_.lock(volume_ids_of(instance.id));
+    auto started = boot(instance);
+    failed = !started.ok();
+    record_start(instance.id, std::move(started));
+  }
+  if (failed) release(instance.id);
 }
 
 Result<launch::Process> Keeper::boot(const InstanceRecord& instance) {
   auto image = model_.image(instance.image_id);
   if (!image) return make_error(ErrorCode::kNotFound, "its image {} is gone", instance.image_id);
-  TRY(prepare_files(options_.layout, instance, *image, volumes_));
+  TRY(make_instance_folder(options_.layout, instance.id));
   crash_point("start.prepared");
   auto launched = launch_plugged(instance, *image);
   if (!launched.ok()) {
@@ -129,6 +138,8 @@ Result<launch::Process> Keeper::launch_plugged(const InstanceRecord& instance, c
     return make_error(ErrorCode::kNotFound, "no type {} or zone {}", instance.type, instance.zone);
   }
   launch::Spec spec = TRY(make_spec(options_.layout, instance, image, *type, *zone, options_.dns));
+  spec.disks = TRY(disks_of(instance));
+  crash_point("start.opened");
   UniqueFd tap = TRY(network_.plug(nic_of(instance)));
   crash_point("start.plugged");
   if (tap) {
@@ -169,14 +180,13 @@ void Keeper::record_start(const std::string& id, Result<launch::Process> started
         instance.transition_reason.clear();
       }
     }
-    save(instance);
+    Update update(model_);
+    update.put(instance);
+    if (!failed) put_attached(update, id);
+    update.commit_result();
   }
   crash_point("start.recorded");
-  if (failed) {
-    release(id);
-  } else {
-    watch(id, std::move(started).value());
-  }
+  if (!failed) watch(id, std::move(started).value());
 }
 
 void Keeper::watch(const std::string& id, launch::Process process) {
@@ -242,6 +252,7 @@ void Keeper::run_reset(const std::string& id, const Process& process) {
     instance.rebooting = false;
     save(instance);
   }
+  hooks_.shut_down(id);
   auto control = machines_.connect(options_.layout.control_socket(id));
   Status reset = control.ok() ? (*control)->reset() : Status(control.error());
   if (!reset.ok()) LOG_WARNING("{}: reset: {}", id, reset.error().message());
@@ -297,10 +308,11 @@ void Keeper::run_ended(const std::string& id, const Process& process) {
     save(instance);
   }
   crash_point("ended.recorded");
+  hooks_.shut_down(id);
   if (!reboot) return release(id);
   Status unplugged = network_.unplug(id);
   if (!unplugged.ok()) LOG_WARNING("{}: {}", id, unplugged.error().message());
-  record_start(id, boot(*reboot));
+  start_machine(*reboot);
 }
 
 void Keeper::release(const std::string& id) {
@@ -313,7 +325,8 @@ void Keeper::release(const std::string& id) {
   std::error_code ignored;
   std::filesystem::remove(options_.layout.control_socket(id), ignored);
   std::filesystem::remove(options_.layout.console_socket(id), ignored);
-  if (state == State::kShuttingDown) forget_terminated(*instance);
+  if (state == State::kShuttingDown) std::filesystem::remove(options_.layout.status(id), ignored);
+  release_volumes(*instance);
   crash_point("release.released");
   std::scoped_lock lock(model_.mutex());
   InstanceRecord record = model_.instances()[id];
@@ -322,15 +335,6 @@ void Keeper::release(const std::string& id) {
   apply(record, Event::kReleased);
   save(record);
   LOG_INFO("{} is {}", id, record.state);
-}
-
-// The console stays readable as long as the instance is visible.
-void Keeper::forget_terminated(const InstanceRecord& instance) {
-  std::error_code ignored;
-  for (const auto& file : {options_.layout.root(instance.id), options_.layout.status(instance.id),
-                           std::filesystem::path(options_.layout.root(instance.id).string() + ".new")}) {
-    std::filesystem::remove(file, ignored);
-  }
 }
 
 }  // namespace haneul::agent

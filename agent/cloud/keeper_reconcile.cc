@@ -62,6 +62,21 @@ void Keeper::resume(const InstanceRecord& instance) {
   if (state == State::kRunning && instance.rebooting) reboot(instance.id);
 }
 
+void Keeper::resume_volumes() {
+  std::vector<VolumeRecord> volumes;
+  {
+    std::scoped_lock lock(model_.mutex());
+    for (const auto& [id, volume] : model_.volumes()) volumes.push_back(volume);
+  }
+  for (const VolumeRecord& volume : volumes) {
+    if (volume.state == "creating" && volume.instance_id.empty()) create_volume(volume.id);
+    if (volume.state == "deleting") delete_volume(volume.id);
+    if (volume.attachment == "attaching") attach(volume);
+    if (volume.attachment == "detaching") detach(volume);
+    if (volume.modification.state == "modifying") modify(volume);
+  }
+}
+
 Status Keeper::reconcile() {
   std::vector<InstanceRecord> instances;
   {
@@ -78,6 +93,7 @@ Status Keeper::reconcile() {
     auto current = model_.instance(instance.id);
     if (current) resume(*current);
   }
+  resume_volumes();
   tidy();
   return {};
 }
@@ -118,6 +134,10 @@ void Keeper::forget_unused_images() {
     for (const auto& [id, instance] : model_.instances()) {
       if (instance.state != name(State::kTerminated)) used.insert(instance.image_id);
     }
+    // A volume or snapshot of a root may become an image's again, with the kernel that booted it.
+    for (const auto& [id, volume] : model_.volumes()) used.insert(volume.image_id);
+    for (const auto& [id, snapshot] : model_.snapshots()) used.insert(snapshot.image_id);
+    for (const auto& [id, image] : model_.images()) used.insert(image.kernel_from);
     for (const auto& [id, image] : model_.images()) {
       if (image.state == "deregistered" && !used.contains(id)) unused.push_back(id);
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/cloud/model.h"
 
+#include <algorithm>
+
 namespace haneul::agent {
 
 template <typename Record>
@@ -22,19 +24,50 @@ Status Model::load() {
   TRY(load_table<InstanceRecord>());
   TRY(load_table<ImageRecord>());
   TRY(load_table<KeyRecord>());
-  return load_table<TokenRecord>();
+  TRY(load_table<TokenRecord>());
+  TRY(load_table<VolumeRecord>());
+  TRY(load_table<SnapshotRecord>());
+  return load_table<TaskRecord>();
+}
+
+template <typename Record>
+std::optional<Record> Model::copy_of(const std::string& id) {
+  std::scoped_lock lock(mutex_);
+  auto found = table<Record>().find(id);
+  return found == table<Record>().end() ? std::nullopt : std::optional(found->second);
 }
 
 std::optional<InstanceRecord> Model::instance(const std::string& id) {
-  std::scoped_lock lock(mutex_);
-  auto found = instances_.find(id);
-  return found == instances_.end() ? std::nullopt : std::optional(found->second);
+  return copy_of<InstanceRecord>(id);
 }
 
 std::optional<ImageRecord> Model::image(const std::string& id) {
-  std::scoped_lock lock(mutex_);
-  auto found = images_.find(id);
-  return found == images_.end() ? std::nullopt : std::optional(found->second);
+  return copy_of<ImageRecord>(id);
+}
+
+std::optional<VolumeRecord> Model::volume(const std::string& id) {
+  return copy_of<VolumeRecord>(id);
+}
+
+std::optional<SnapshotRecord> Model::snapshot(const std::string& id) {
+  return copy_of<SnapshotRecord>(id);
+}
+
+std::optional<TaskRecord> Model::task(const std::string& id) {
+  return copy_of<TaskRecord>(id);
+}
+
+std::vector<VolumeRecord> Model::volumes_of(const InstanceRecord& instance) const {
+  std::vector<VolumeRecord> found;
+  for (const auto& [id, volume] : volumes_) {
+    if (volume.instance_id == instance.id) found.push_back(volume);
+  }
+  std::sort(found.begin(), found.end(), [&](const VolumeRecord& a, const VolumeRecord& b) {
+    bool a_root = a.device == instance.root_device;
+    bool b_root = b.device == instance.root_device;
+    return a_root != b_root ? a_root : a.device < b.device;
+  });
+  return found;
 }
 
 }  // namespace haneul::agent

@@ -10,6 +10,7 @@
 
 #include "agent/state/records.h"
 #include "agent/state/store.h"
+#include "base/log.h"
 
 namespace haneul::agent {
 
@@ -27,10 +28,19 @@ class Model {
   std::map<std::string, ImageRecord>& images() { return images_; }
   std::map<std::string, KeyRecord>& keys() { return keys_; }
   std::map<std::string, TokenRecord>& tokens() { return tokens_; }
+  std::map<std::string, VolumeRecord>& volumes() { return volumes_; }
+  std::map<std::string, SnapshotRecord>& snapshots() { return snapshots_; }
+  std::map<std::string, TaskRecord>& tasks() { return tasks_; }
 
   /// A copy, taking the lock; nullopt if it is unknown.
   std::optional<InstanceRecord> instance(const std::string& id);
   std::optional<ImageRecord> image(const std::string& id);
+  std::optional<VolumeRecord> volume(const std::string& id);
+  std::optional<SnapshotRecord> snapshot(const std::string& id);
+  std::optional<TaskRecord> task(const std::string& id);
+  /// Under the lock: the volumes that are attached to an instance (or being so), the root first, the others
+  /// in order of their device names.
+  std::vector<VolumeRecord> volumes_of(const InstanceRecord& instance) const;
 
   template <typename Record>
   std::map<std::string, Record>& table() {
@@ -38,12 +48,17 @@ class Model {
     if constexpr (std::is_same_v<Record, ImageRecord>) return images_;
     if constexpr (std::is_same_v<Record, KeyRecord>) return keys_;
     if constexpr (std::is_same_v<Record, TokenRecord>) return tokens_;
+    if constexpr (std::is_same_v<Record, VolumeRecord>) return volumes_;
+    if constexpr (std::is_same_v<Record, SnapshotRecord>) return snapshots_;
+    if constexpr (std::is_same_v<Record, TaskRecord>) return tasks_;
   }
   StateStore& store() { return store_; }
 
  private:
   template <typename Record>
   Status load_table();
+  template <typename Record>
+  std::optional<Record> copy_of(const std::string& id);
 
   StateStore& store_;
   std::mutex mutex_;
@@ -51,6 +66,9 @@ class Model {
   std::map<std::string, ImageRecord> images_;
   std::map<std::string, KeyRecord> keys_;
   std::map<std::string, TokenRecord> tokens_;
+  std::map<std::string, VolumeRecord> volumes_;
+  std::map<std::string, SnapshotRecord> snapshots_;
+  std::map<std::string, TaskRecord> tasks_;
 };
 
 /// Changes that happen together. The lock is held from the first put() to commit().
@@ -73,11 +91,23 @@ class Update {
   Status commit() {
     Status written = model_.store().commit(batch_);
     if (!written.ok()) return written;
-    for (const auto& change : apply_) change();
+    apply();
     return {};
+  }
+  /// For what has happened already: it is true whether or not it can be written down, and the next start of
+  /// the daemon finds it out again by itself.
+  void commit_result() {
+    Status written = commit();
+    if (written.ok()) return;
+    LOG_ERROR("the state cannot be saved: {}", written.error().message());
+    apply();
   }
 
  private:
+  void apply() {
+    for (const auto& change : apply_) change();
+  }
+
   Model& model_;
   Batch batch_;
   std::vector<std::function<void()>> apply_;

@@ -15,12 +15,13 @@ struct Signature<Answer<Reply> (Cloud::*)(const Caller&, const Request&)> {
 };
 
 template <auto Method>
-constexpr Operation operation(std::string_view name) {
+constexpr Operation operation(std::string_view name, bool own = false) {
   using Request = typename Signature<decltype(Method)>::RequestType;
   using Reply = typename Signature<decltype(Method)>::ReplyType;
   return {.name = name,
           .request = &type_of<Request>,
           .reply = &type_of<Reply>,
+          .own = own,
           .call = [](Cloud& cloud, const Caller& caller, const Json& json) -> Answer<Json> {
             Request request = TRY(decode_checked<Request>(json));
             Reply reply = TRY((cloud.*Method)(caller, request));
@@ -29,12 +30,24 @@ constexpr Operation operation(std::string_view name) {
 }
 
 constexpr std::array kOperations = {
+    operation<&Cloud::attach_volume>("AttachVolume"),
+    operation<&Cloud::cancel_task>("CancelTask", true),
+    operation<&Cloud::check_volume>("CheckVolume", true),
+    operation<&Cloud::copy_image>("CopyImage"),
+    operation<&Cloud::copy_snapshot>("CopySnapshot"),
+    operation<&Cloud::create_image>("CreateImage"),
     operation<&Cloud::create_key_pair>("CreateKeyPair"),
+    operation<&Cloud::create_snapshot>("CreateSnapshot"),
+    operation<&Cloud::create_snapshots>("CreateSnapshots"),
     operation<&Cloud::create_tags>("CreateTags"),
+    operation<&Cloud::create_volume>("CreateVolume"),
     operation<&Cloud::delete_key_pair>("DeleteKeyPair"),
+    operation<&Cloud::delete_snapshot>("DeleteSnapshot"),
     operation<&Cloud::delete_tags>("DeleteTags"),
+    operation<&Cloud::delete_volume>("DeleteVolume"),
     operation<&Cloud::deregister_image>("DeregisterImage"),
     operation<&Cloud::describe_availability_zones>("DescribeAvailabilityZones"),
+    operation<&Cloud::describe_image_attribute>("DescribeImageAttribute"),
     operation<&Cloud::describe_images>("DescribeImages"),
     operation<&Cloud::describe_instance_attribute>("DescribeInstanceAttribute"),
     operation<&Cloud::describe_instance_status>("DescribeInstanceStatus"),
@@ -42,12 +55,27 @@ constexpr std::array kOperations = {
     operation<&Cloud::describe_instances>("DescribeInstances"),
     operation<&Cloud::describe_key_pairs>("DescribeKeyPairs"),
     operation<&Cloud::describe_regions>("DescribeRegions"),
+    operation<&Cloud::describe_snapshot_attribute>("DescribeSnapshotAttribute"),
+    operation<&Cloud::describe_snapshots>("DescribeSnapshots"),
     operation<&Cloud::describe_tags>("DescribeTags"),
+    operation<&Cloud::describe_tasks>("DescribeTasks", true),
+    operation<&Cloud::describe_volumes>("DescribeVolumes"),
+    operation<&Cloud::describe_volumes_modifications>("DescribeVolumesModifications"),
+    operation<&Cloud::detach_volume>("DetachVolume"),
+    operation<&Cloud::export_image_file>("ExportImageFile", true),
+    operation<&Cloud::export_snapshot_file>("ExportSnapshotFile", true),
     operation<&Cloud::get_console_output>("GetConsoleOutput"),
+    operation<&Cloud::import_image_file>("ImportImageFile", true),
     operation<&Cloud::import_key_pair>("ImportKeyPair"),
+    operation<&Cloud::import_snapshot_file>("ImportSnapshotFile", true),
+    operation<&Cloud::modify_image_attribute>("ModifyImageAttribute"),
     operation<&Cloud::modify_instance_attribute>("ModifyInstanceAttribute"),
+    operation<&Cloud::modify_snapshot_attribute>("ModifySnapshotAttribute"),
+    operation<&Cloud::modify_volume>("ModifyVolume"),
     operation<&Cloud::reboot_instances>("RebootInstances"),
     operation<&Cloud::register_image>("RegisterImage"),
+    operation<&Cloud::reset_image_attribute>("ResetImageAttribute"),
+    operation<&Cloud::reset_snapshot_attribute>("ResetSnapshotAttribute"),
     operation<&Cloud::run_instances>("RunInstances"),
     operation<&Cloud::start_instances>("StartInstances"),
     operation<&Cloud::stop_instances>("StopInstances"),

@@ -15,6 +15,8 @@ struct Operation {
   std::string_view name;
   const Type& (*request)();
   const Type& (*reply)();
+  /// Haneul's, unknown to EC2.
+  bool own = false;
   /// Checks the request against its shape, does the operation, and gives the reply's members.
   Answer<Json> (*call)(Cloud& cloud, const Caller& caller, const Json& request);
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the cloud needs of this machine, as three narrow interfaces: VMM processes, the network, and volumes.
-// The daemon gives the real ones (host.h); tests give their own.
+// What the cloud needs of this machine, as three narrow interfaces: VMM processes, the network, and the block
+// stores. The daemon gives the real ones (host.h); tests give their own.
 //
 // All are called from the executor's threads: implementations are thread-safe. Calls may block for seconds.
 #pragma once
@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "storage/store/store.h"
 #include "vmm/launch/launch.h"
 
 namespace haneul::agent {
@@ -23,6 +24,12 @@ class MachineControl {
   virtual Status press_power_button() = 0;
   virtual Status reset() = 0;
   virtual Status shut_down() = 0;
+  // As launch::VmmClient's.
+  virtual Status attach_disk(launch::Disk disk) = 0;
+  virtual Status detach_disk(const std::string& id, bool force) = 0;
+  virtual Status resize_disk(const std::string& id, uint64_t size_bytes) = 0;
+  virtual Result<std::vector<std::string>> disk_ids() = 0;
+  virtual Status push_layers(std::vector<launch::VmmClient::PushLayer> pushes) = 0;
 };
 
 class Machines {
@@ -61,11 +68,12 @@ class Network {
   virtual std::vector<std::string> warnings() = 0;
 };
 
-class VolumeStore {
+/// One block store for each region.
+class Stores {
  public:
-  virtual ~VolumeStore() = default;
-  /// Makes an empty overlay of size_bytes over a base of base_bytes in a new file.
-  virtual Status create(int file, uint64_t size_bytes, uint64_t base_bytes) = 0;
+  virtual ~Stores() = default;
+  /// Opened on first use; lives as long as this.
+  virtual Result<storage::Store*> of(const std::string& region) = 0;
 };
 
 }  // namespace haneul::agent

@@ -10,19 +10,6 @@ namespace {
 
 constexpr size_t kMaxTags = 50;
 
-ApiError unknown_id(const std::string& id) {
-  std::string_view prefix = id_prefix(id);
-  if (prefix == "i") {
-    return api_error(ApiCode::kInvalidInstanceIdNotFound, "The instance ID '{}' does not exist", id);
-  }
-  if (prefix == "ami")
-    return api_error(ApiCode::kInvalidAmiIdNotFound, "The image id '[{}]' does not exist", id);
-  if (prefix == "key") {
-    return api_error(ApiCode::kInvalidKeyPairNotFound, "The key pair '{}' does not exist", id);
-  }
-  return api_error(ApiCode::kInvalidId, "The ID '{}' is not valid", id);
-}
-
 void merge(std::vector<Tag>& into, const std::vector<Tag>& tags) {
   for (const Tag& tag : tags) {
     auto same =
@@ -36,6 +23,25 @@ void merge(std::vector<Tag>& into, const std::vector<Tag>& tags) {
 }
 
 }  // namespace
+
+ApiError malformed_id(ApiCode code, const std::string& id, std::string_view prefix) {
+  return api_error(code, "Invalid id: \"{}\" (expecting \"{}-...\")", id, prefix);
+}
+
+ApiError unknown_id(const std::string& id) {
+  std::string_view prefix = id_prefix(id);
+  if (prefix == "i")
+    return api_error(ApiCode::kInvalidInstanceIdNotFound, "The instance ID '{}' does not exist", id);
+  if (prefix == "ami")
+    return api_error(ApiCode::kInvalidAmiIdNotFound, "The image id '[{}]' does not exist", id);
+  if (prefix == "key")
+    return api_error(ApiCode::kInvalidKeyPairNotFound, "The key pair '{}' does not exist", id);
+  if (prefix == "vol")
+    return api_error(ApiCode::kInvalidVolumeNotFound, "The volume '{}' does not exist.", id);
+  if (prefix == "snap")
+    return api_error(ApiCode::kInvalidSnapshotNotFound, "The snapshot '{}' does not exist.", id);
+  return api_error(ApiCode::kInvalidId, "The ID '{}' is not valid", id);
+}
 
 Answer<void> check_tags(const std::vector<Tag>& tags) {
   std::set<std::string> keys;
@@ -85,6 +91,8 @@ Answer<void> Cloud::tag_resource(Update& update, const Caller& caller, const std
   bool found = TRY(change_in(model_.instances()));
   if (!found) found = TRY(change_in(model_.images()));
   if (!found) found = TRY(change_in(model_.keys()));
+  if (!found) found = TRY(change_in(model_.volumes()));
+  if (!found) found = TRY(change_in(model_.snapshots()));
   if (!found) return unknown_id(id);
   return {};
 }
@@ -152,6 +160,8 @@ Answer<DescribeTagsReply> Cloud::describe_tags(const Caller& caller, const Descr
     collect(model_.instances());
     collect(model_.images());
     collect(model_.keys());
+    collect(model_.volumes());
+    collect(model_.snapshots());
   }
   V ids;
   for (const auto& [id, tag] : all) ids.push_back(id);

@@ -10,7 +10,6 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "storage/overlay.h"
 
 namespace haneul::agent {
 namespace {
@@ -21,6 +20,17 @@ class HostControl : public MachineControl {
   Status press_power_button() override { return client_.press_power_button(); }
   Status reset() override { return client_.reset(); }
   Status shut_down() override { return client_.shut_down(); }
+  Status attach_disk(launch::Disk disk) override { return client_.attach_disk(std::move(disk)); }
+  Status detach_disk(const std::string& id, bool force) override { return client_.detach_disk(id, force); }
+  Status resize_disk(const std::string& id, uint64_t size_bytes) override {
+    return client_.resize_disk(id, size_bytes);
+  }
+  Result<std::vector<std::string>> disk_ids() override { return client_.disk_ids(); }
+  Status push_layers(std::vector<launch::VmmClient::PushLayer> pushes) override {
+    auto held = TRY(client_.push_layers(std::move(pushes)));
+    LOG_INFO("a snapshot held the guest's changes back for {} us", held.count());
+    return {};
+  }
 
  private:
   launch::VmmClient client_;
@@ -154,8 +164,19 @@ Status HostNetwork::remove_all() {
   return fabric_ ? fabric_->remove_all() : Status();
 }
 
-Status HostVolumes::create(int file, uint64_t size_bytes, uint64_t base_bytes) {
-  return storage::create_overlay(file, size_bytes, base_bytes);
+Result<storage::Store*> HostStores::of(const std::string& region) {
+  std::scoped_lock lock(mutex_);
+  auto& store = stores_[region];
+  if (store == nullptr) {
+    std::filesystem::path folder = state_ / "regions" / region;
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) return Error::from_errno(error.value(), fmt::format("cannot make {}", folder.string()));
+    storage::StoreOptions options;
+    options.key_file = state_ / "store.key";
+    store = TRY(storage::Store::open(folder / "store", options));
+  }
+  return store.get();
 }
 
 Result<UniqueFd> open_host_kvm() {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The cloud's seams on this machine: VMM processes by vmm/launch, the network by net's Fabric, overlays by
-// storage. All thread-safe.
+// The cloud's seams on this machine: VMM processes by vmm/launch, the network by net's Fabric, volumes by
+// storage/store. All thread-safe.
 #pragma once
 
 #include <atomic>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 
@@ -62,9 +64,16 @@ class HostNetwork : public Network {
   std::atomic<bool> failed_{false};
 };
 
-class HostVolumes : public VolumeStore {
+/// A store for each region, in STATE/regions/REGION/store; the key of the encrypted ones in STATE/store.key.
+class HostStores : public Stores {
  public:
-  Status create(int file, uint64_t size_bytes, uint64_t base_bytes) override;
+  explicit HostStores(std::filesystem::path state) : state_(std::move(state)) {}
+  Result<storage::Store*> of(const std::string& region) override;
+
+ private:
+  const std::filesystem::path state_;
+  std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<storage::Store>> stores_;
 };
 
 /// /dev/kvm, opened and asked for its version; one sentence on what is wrong otherwise.

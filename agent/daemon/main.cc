@@ -137,7 +137,7 @@ class Daemon {
   std::unique_ptr<SqliteStore> store_;
   std::unique_ptr<HostMachines> machines_;
   std::unique_ptr<HostNetwork> network_;
-  HostVolumes volumes_;
+  std::unique_ptr<HostStores> stores_;
   std::unique_ptr<Cloud> cloud_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<HttpServer> server_;
@@ -186,7 +186,8 @@ std::optional<Failure> Daemon::open_cloud() {
   cloud.keeper.terminate_timeout = options_.terminate_timeout;
   cloud.keeper.reboot_timeout = options_.reboot_timeout;
   cloud.host_memory_mib = host_memory_mib();
-  auto opened = Cloud::open(std::move(cloud), *store_, *machines_, *network_, volumes_);
+  stores_ = std::make_unique<HostStores>(options_.state);
+  auto opened = Cloud::open(std::move(cloud), *store_, *machines_, *network_, *stores_);
   if (!opened.ok()) {
     int status = network_->failed()                             ? kExitNetwork
                  : opened.error().code() == ErrorCode::kCorrupt ? kExitCorrupt

@@ -15,9 +15,11 @@ namespace haneul::agent {
 
 /// EC2's error codes, each with its HTTP status in one table (answer.cc).
 enum class ApiCode {
+  kAttachmentLimitExceeded,
   kDryRunOperation,
   kIdempotentParameterMismatch,
   kIncorrectInstanceState,
+  kIncorrectModificationState,
   kIncorrectState,
   kInstanceLimitExceeded,
   kInsufficientFreeAddressesInSubnet,
@@ -29,6 +31,9 @@ enum class ApiCode {
   kInvalidAmiIdUnavailable,
   kInvalidAmiNameDuplicate,
   kInvalidAmiNameMalformed,
+  kInvalidAttachmentNotFound,
+  kInvalidBlockDeviceMapping,
+  kInvalidExportTaskIdNotFound,
   kInvalidGroupNotFound,
   kInvalidId,
   kInvalidInstanceIdMalformed,
@@ -42,17 +47,30 @@ enum class ApiCode {
   kInvalidNextToken,
   kInvalidParameterCombination,
   kInvalidParameterValue,
+  kInvalidSnapshotIdMalformed,
+  kInvalidSnapshotInUse,
+  kInvalidSnapshotNotFound,
   kInvalidSubnetIdNotFound,
   kInvalidUserDataMalformed,
+  kInvalidUserIdMalformed,
+  kInvalidVolumeIdMalformed,
+  kInvalidVolumeNotFound,
+  kInvalidVolumeZoneMismatch,
+  kInvalidZoneNotFound,
   kMalformedQueryString,
   kMissingParameter,
   kOperationNotPermitted,
   kRequestEntityTooLarge,
+  kResourceLimitExceeded,
   kTagLimitExceeded,
   kUnavailable,
   kUnknownParameter,
+  kUnknownVolumeType,
+  kUnsupportedOperation,
+  kVolumeInUse,
+  kVolumeLimitExceeded,
 };
-constexpr size_t kApiCodeCount = static_cast<size_t>(ApiCode::kUnknownParameter) + 1;
+constexpr size_t kApiCodeCount = static_cast<size_t>(ApiCode::kVolumeLimitExceeded) + 1;
 
 /// EC2's spelling, as "InvalidAMIID.NotFound".
 std::string_view name(ApiCode code);

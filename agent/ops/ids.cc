@@ -41,8 +41,8 @@ std::string_view id_prefix(std::string_view id) {
 }
 
 std::string_view resource_type(std::string_view prefix) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kTypes = {
-      {{"i", "instance"}, {"ami", "image"}, {"key", "key-pair"}}};
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kTypes = {
+      {{"i", "instance"}, {"ami", "image"}, {"key", "key-pair"}, {"vol", "volume"}, {"snap", "snapshot"}}};
   for (const auto& [known, type] : kTypes) {
     if (known == prefix) return type;
   }

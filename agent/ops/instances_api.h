@@ -222,8 +222,31 @@ struct GetConsoleOutputReply {
   }
 };
 
+struct EbsInstanceBlockDeviceSpecification {
+  std::optional<bool> delete_on_termination;
+  std::optional<std::string> volume_id;
+
+  template <typename Visitor>
+  static void members(Visitor&& visit) {
+    visit({.name = "DeleteOnTermination"}, &EbsInstanceBlockDeviceSpecification::delete_on_termination);
+    visit({.name = "VolumeId"}, &EbsInstanceBlockDeviceSpecification::volume_id);
+  }
+};
+
+struct InstanceBlockDeviceMappingSpecification {
+  std::optional<std::string> device_name;
+  std::optional<EbsInstanceBlockDeviceSpecification> ebs;
+
+  template <typename Visitor>
+  static void members(Visitor&& visit) {
+    visit({.name = "DeviceName"}, &InstanceBlockDeviceMappingSpecification::device_name);
+    visit({.name = "Ebs"}, &InstanceBlockDeviceMappingSpecification::ebs);
+  }
+};
+
 struct ModifyInstanceAttributeRequest {
   std::optional<std::string> attribute;
+  std::vector<InstanceBlockDeviceMappingSpecification> block_device_mappings;
   std::optional<AttributeBooleanValue> disable_api_termination;
   std::optional<bool> dry_run;
   std::string instance_id;
@@ -235,6 +258,8 @@ struct ModifyInstanceAttributeRequest {
   template <typename Visitor>
   static void members(Visitor&& visit) {
     visit({.name = "Attribute"}, &ModifyInstanceAttributeRequest::attribute);
+    visit({.name = "BlockDeviceMappings", .wire = "blockDeviceMapping"},
+          &ModifyInstanceAttributeRequest::block_device_mappings);
     visit({.name = "DisableApiTermination"}, &ModifyInstanceAttributeRequest::disable_api_termination);
     visit({.name = "DryRun"}, &ModifyInstanceAttributeRequest::dry_run);
     visit({.name = "InstanceId", .required = true}, &ModifyInstanceAttributeRequest::instance_id);

@@ -76,7 +76,8 @@ const Member* Shape::find(std::string_view name) const {
 }
 
 Member detail::make_member(const MemberName& name, const Type& type) {
-  Member member{.name = name.name, .wire = {}, .query = {}, .required = name.required, .type = &type};
+  Member member{
+      .name = name.name, .wire = {}, .query = {}, .required = name.required, .own = name.own, .type = &type};
   member.wire = name.wire != nullptr ? name.wire : first_letter(name.name, &std::tolower);
   member.query = name.query != nullptr ? name.query : first_letter(member.wire, &std::toupper);
   return member;

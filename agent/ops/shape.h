@@ -56,6 +56,7 @@ struct Member {
   std::string wire;
   std::string query;
   bool required = false;
+  bool own = false;
   const Type* type = nullptr;
 };
 struct Shape {
@@ -64,11 +65,13 @@ struct Shape {
 };
 
 /// How a struct names a member. wire: the name with a small first letter; query: wire with a capital one.
+/// own: Haneul's, unknown to EC2; the JSON encoding has it, and EC2's encodings leave it out.
 struct MemberName {
   const char* name;
   const char* wire = nullptr;
   const char* query = nullptr;
   bool required = false;
+  bool own = false;
 };
 
 /// Checks a value against its type: unknown members, missing ones, wrong kinds. Paths count from 1, as

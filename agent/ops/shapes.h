@@ -112,7 +112,9 @@ struct Placement {
 struct EbsBlockDevice {
   std::optional<bool> delete_on_termination;
   std::optional<int64_t> iops;
+  std::optional<std::string> kms_key_id;
   std::optional<std::string> snapshot_id;
+  std::optional<int64_t> throughput;
   std::optional<int64_t> volume_size;
   std::optional<std::string> volume_type;
   std::optional<bool> encrypted;
@@ -121,7 +123,9 @@ struct EbsBlockDevice {
   static void members(Visitor&& visit) {
     visit({.name = "DeleteOnTermination"}, &EbsBlockDevice::delete_on_termination);
     visit({.name = "Iops"}, &EbsBlockDevice::iops);
+    visit({.name = "KmsKeyId"}, &EbsBlockDevice::kms_key_id);
     visit({.name = "SnapshotId"}, &EbsBlockDevice::snapshot_id);
+    visit({.name = "Throughput"}, &EbsBlockDevice::throughput);
     visit({.name = "VolumeSize"}, &EbsBlockDevice::volume_size);
     visit({.name = "VolumeType"}, &EbsBlockDevice::volume_type);
     visit({.name = "Encrypted"}, &EbsBlockDevice::encrypted);
@@ -133,6 +137,8 @@ struct BlockDeviceMapping {
   std::optional<std::string> virtual_name;
   std::optional<EbsBlockDevice> ebs;
   std::optional<std::string> no_device;
+  /// GiB of an instance store volume (VirtualName "ephemeralN"), which EC2's instance types fix.
+  std::optional<int64_t> ephemeral_size;
 
   template <typename Visitor>
   static void members(Visitor&& visit) {
@@ -140,6 +146,7 @@ struct BlockDeviceMapping {
     visit({.name = "VirtualName"}, &BlockDeviceMapping::virtual_name);
     visit({.name = "Ebs"}, &BlockDeviceMapping::ebs);
     visit({.name = "NoDevice"}, &BlockDeviceMapping::no_device);
+    visit({.name = "EphemeralSize", .own = true}, &BlockDeviceMapping::ephemeral_size);
   }
 };
 

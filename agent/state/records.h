@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "agent/ops/shapes.h"
+#include "agent/state/volume_records.h"
 
 namespace haneul::agent {
 
@@ -33,8 +34,11 @@ struct InstanceRecord {
   std::string address;
   std::string mac;
   std::string uuid;
+  /// That it was launched with; empty if its image has none. Which volume is the root now, the volumes know.
   std::string root_volume;
+  std::string root_device = "/dev/xvda";
   int64_t root_bytes = 0;
+  std::vector<EphemeralRecord> ephemerals;
   bool disable_api_termination = false;
   /// "stop" or "terminate": what happens when the guest powers itself off.
   std::string shutdown_behavior = "stop";
@@ -68,6 +72,8 @@ struct InstanceRecord {
     visit({.name = "mac"}, &R::mac);
     visit({.name = "uuid"}, &R::uuid);
     visit({.name = "root_volume"}, &R::root_volume);
+    visit({.name = "root_device"}, &R::root_device);
+    visit({.name = "ephemerals"}, &R::ephemerals);
     visit({.name = "root_bytes"}, &R::root_bytes);
     visit({.name = "disable_api_termination"}, &R::disable_api_termination);
     visit({.name = "shutdown_behavior"}, &R::shutdown_behavior);
@@ -86,8 +92,17 @@ struct ImageRecord {
   std::string region;
   std::string name;
   std::string description;
-  /// "pending", "available", or "deregistered" while instances still stand on its files.
+  /// "pending", "available", "failed", or "deregistered" while something still boots from its files.
   std::string state;
+  std::string message;
+  /// What makes it: "register", "create", "copy" or "import".
+  std::string work = "register";
+  std::string source_instance;
+  /// The image (of any region) whose kernel becomes this one's; empty once it has.
+  std::string kernel_from;
+  std::string root_device = "/dev/xvda";
+  std::vector<MappingRecord> mappings;
+  PermissionRecord permissions;
   std::string architecture;
   std::string location;
   Timestamp created;
@@ -110,6 +125,13 @@ struct ImageRecord {
     visit({.name = "name"}, &R::name);
     visit({.name = "description"}, &R::description);
     visit({.name = "state"}, &R::state);
+    visit({.name = "message"}, &R::message);
+    visit({.name = "work"}, &R::work);
+    visit({.name = "source_instance"}, &R::source_instance);
+    visit({.name = "kernel_from"}, &R::kernel_from);
+    visit({.name = "root_device"}, &R::root_device);
+    visit({.name = "mappings"}, &R::mappings);
+    visit({.name = "permissions"}, &R::permissions);
     visit({.name = "architecture"}, &R::architecture);
     visit({.name = "location"}, &R::location);
     visit({.name = "created"}, &R::created);
@@ -149,7 +171,7 @@ struct KeyRecord {
   }
 };
 
-/// A client's token of RunInstances, and what it gave.
+/// A client's token, and what it gave: a reservation, or a volume.
 struct TokenRecord {
   static constexpr const char* kKind = "token";
   std::string id;       ///< "REGION:TOKEN"

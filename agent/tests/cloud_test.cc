@@ -48,13 +48,13 @@ TEST_F(CloudTest, RunsAnInstanceThatIsPendingInTheReplyAndRunningSoonAfter) {
   EXPECT_THAT(world_.network->taps(), ElementsAre(id));
   EXPECT_THAT(world_.record(id).uuid, StartsWith("ec2"));
   EXPECT_EQ(world_.record(id).uuid.size(), 36U);
-  EXPECT_EQ(std::filesystem::file_size(world_.keeper.layout.root(id)), 64U << 20);
+  EXPECT_EQ(world_.blocks().volume(world_.root(id)).value().size_bytes, 64U << 20);
 }
 
 TEST_F(CloudTest, StopAndStartKeepAddressAndDisk) {
   std::string id = world_.run_one();
   ASSERT_TRUE(world_.becomes(id, "running"));
-  std::ofstream(world_.keeper.layout.root(id), std::ios::in) << "written by the guest";
+  world_.blocks().write(world_.root(id), "written by the guest");
   Json change = world_.call("StopInstances", ids(id))["StoppingInstances"][0];
   EXPECT_EQ(change["CurrentState"]["Code"], 64);
   EXPECT_EQ(change["PreviousState"]["Code"], 16);
@@ -70,8 +70,7 @@ TEST_F(CloudTest, StopAndStartKeepAddressAndDisk) {
   ASSERT_TRUE(world_.becomes(id, "running"));
   EXPECT_EQ(world_.instance(id)["PrivateIpAddress"], "172.31.0.4");
   EXPECT_FALSE(world_.instance(id).contains("StateReason"));
-  EXPECT_THAT(read_file(world_.keeper.layout.root(id), 128 << 20).value(),
-              StartsWith("written by the guest"));
+  EXPECT_EQ(world_.blocks().read(world_.root(id)), "written by the guest");
 }
 
 TEST_F(CloudTest, StartOnRunningAndStopOnStoppedChangeNothing) {
@@ -89,10 +88,11 @@ TEST_F(CloudTest, StartOnRunningAndStopOnStoppedChangeNothing) {
 TEST_F(CloudTest, TerminateDeletesTheRootVolumeAndStaysVisible) {
   std::string id = world_.run_one();
   ASSERT_TRUE(world_.becomes(id, "running"));
+  std::string root = world_.root(id);
   EXPECT_EQ(world_.call("TerminateInstances", ids(id))["TerminatingInstances"][0]["CurrentState"]["Code"],
             32);
   ASSERT_TRUE(world_.becomes(id, "terminated"));
-  EXPECT_FALSE(std::filesystem::exists(world_.keeper.layout.root(id)));
+  EXPECT_FALSE(world_.blocks().ids().contains(root));
   EXPECT_FALSE(world_.instance(id).contains("PrivateIpAddress"));
   EXPECT_EQ(world_.call("TerminateInstances", ids(id))["TerminatingInstances"][0]["CurrentState"]["Code"],
             48);
@@ -187,7 +187,7 @@ TEST_F(CloudTest, LaunchThatFailsTerminatesANewInstanceAndStopsAnOldOne) {
               "Server.InternalError: the VMM could not start: no memory");
   }
   EXPECT_THAT(world_.network->taps(), IsEmpty());
-  EXPECT_TRUE(std::filesystem::exists(world_.keeper.layout.root(old)));
+  EXPECT_TRUE(world_.blocks().ids().contains(world_.root(old)));
 }
 
 TEST_F(CloudTest, RebootStartsANewVmmAndStaysRunning) {
@@ -422,7 +422,7 @@ TEST_F(CloudTest, ImageFilesStayAsLongAsInstancesStandOnThem) {
   world_.call("DeregisterImage", {{"ImageId", image_}});
   world_.cloud->wait_idle();
   EXPECT_THAT(world_.call("DescribeImages", Json::object())["Images"], IsEmpty());
-  EXPECT_TRUE(std::filesystem::exists(world_.keeper.layout.image(image_) / "root.img"));
+  EXPECT_TRUE(std::filesystem::exists(world_.keeper.layout.image(image_) / "kernel"));
   world_.call("StopInstances", ids(id));
   ASSERT_TRUE(world_.becomes(id, "stopped"));
   world_.call("StartInstances", ids(id));
@@ -431,14 +431,12 @@ TEST_F(CloudTest, ImageFilesStayAsLongAsInstancesStandOnThem) {
   ASSERT_TRUE(world_.becomes(id, "terminated"));
   world_.restart();
   EXPECT_FALSE(std::filesystem::exists(world_.keeper.layout.image(image_)));
+  world_.cloud->wait_idle();
+  EXPECT_THAT(world_.blocks().ids(), IsEmpty());
 }
 
-TEST_F(CloudTest, ImageIsCopiedSparselyAndRefusedWhenItIsNone) {
-  std::filesystem::path copy = world_.keeper.layout.image(image_) / "root.img";
-  EXPECT_EQ(std::filesystem::file_size(copy), 64U << 20);
-  struct stat info {};
-  ASSERT_EQ(::stat(copy.c_str(), &info), 0);
-  EXPECT_LT(info.st_blocks, 2048);
+TEST_F(CloudTest, ImageIsCopiedAndRefusedWhenItIsNone) {
+  EXPECT_EQ(read_file(world_.keeper.layout.image(image_) / "kernel").value(), "kernel");
   std::filesystem::remove_all(world_.image_folder / "kernel");
   auto again = [&](const char* name) {
     return world_.refusal("RegisterImage", {{"Name", name}, {"ImageLocation", world_.image_folder.string()}});
@@ -459,14 +457,19 @@ TEST_F(CloudTest, RootVolumeMayBeLargerThanTheImageAndNotSmaller) {
   };
   std::string id = world_.run_one(mapping(8));
   ASSERT_TRUE(world_.becomes(id, "running"));
-  EXPECT_EQ(std::filesystem::file_size(world_.keeper.layout.root(id)), uint64_t{8} << 30);
+  EXPECT_EQ(world_.blocks().volume(world_.root(id)).value().size_bytes, uint64_t{8} << 30);
   std::filesystem::resize_file(world_.image_folder / "root.img", uint64_t{3} << 30);
   world_.call("RegisterImage", {{"Name", "large"}, {"ImageLocation", world_.image_folder.string()}});
   Json request = mapping(2);
   request.update({{"ImageId", "large"}, {"MinCount", 1}, {"MaxCount", 1}});
-  EXPECT_EQ(
-      world_.refusal("RunInstances", request),
-      "InvalidParameterValue: Volume of size 2GB is smaller than the image's root volume, expect size>= 3GB");
+  Json large = world_.call("DescribeImages", Json::object())["Images"];
+  std::string snapshot;
+  for (const Json& image : large) {
+    if (image["Name"] == "large") snapshot = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"];
+  }
+  EXPECT_EQ(world_.refusal("RunInstances", request),
+            "InvalidBlockDeviceMapping: Volume of size 2GB is smaller than snapshot '" + snapshot +
+                "', expect size >= 3GB");
 }
 
 TEST_F(CloudTest, ALostRootVolumeIsNotReplacedByAnEmptyOne) {
@@ -474,12 +477,13 @@ TEST_F(CloudTest, ALostRootVolumeIsNotReplacedByAnEmptyOne) {
   ASSERT_TRUE(world_.becomes(id, "running"));
   world_.call("StopInstances", ids(id));
   ASSERT_TRUE(world_.becomes(id, "stopped"));
-  std::filesystem::remove(world_.keeper.layout.root(id));
+  std::string root = world_.root(id);
+  world_.blocks().delete_volume(root).value();
   world_.call("StartInstances", ids(id));
   world_.cloud->wait_idle();
   ASSERT_TRUE(world_.becomes(id, "stopped"));
   EXPECT_THAT(world_.instance(id)["StateReason"]["Message"].get<std::string>(),
-              StartsWith("Server.InternalError: the root volume of " + id + " is missing"));
+              StartsWith("Server.InternalError: volume " + root + ": there is no volume"));
 }
 
 TEST_F(CloudTest, ConsoleOutputIsTheRingsContent) {

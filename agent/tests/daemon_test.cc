@@ -155,6 +155,71 @@ TEST_F(DaemonTest, KillMinusNineLosesNothing) {
   EXPECT_THAT(haneul({"image", "ls"}).out, HasSubstr("tiny"));
 }
 
+// The store and the command line for real; only no instance runs.
+TEST_F(DaemonTest, VolumesAndSnapshotsByHand) {
+  start_daemon();
+  Ended made = haneul({"volume", "create", "--size", "1G", "--zone", "b", "--name", "data"});
+  ASSERT_EQ(made.status, 0) << made.err;
+  EXPECT_THAT(made.out, StartsWith("vol-"));
+  EXPECT_THAT(haneul({"volume", "ls"}).out, HasSubstr("us-east-1b"));
+  EXPECT_EQ(haneul({"volume", "resize", "data", "2G"}).status, 0);
+  EXPECT_THAT(haneul({"volume", "show", "data"}).out, HasSubstr("2 GiB"));
+  Ended shrunk = haneul({"volume", "resize", "data", "1G"});
+  EXPECT_EQ(shrunk.status, 1);
+  EXPECT_EQ(shrunk.err,
+            "haneul: New size cannot be smaller than existing size: 2 GiB (InvalidParameterValue)\n");
+  EXPECT_EQ(haneul({"volume", "attach", "data", "nobody"}).err,
+            "haneul: no instance has the id or name 'nobody'\n");
+
+  std::filesystem::path disk = folder_ / "disk.raw";
+  std::string content = "QFI\xfb looks like another format" + std::string(8192, 'x');
+  std::ofstream(disk) << content;
+  std::filesystem::resize_file(disk, 4 << 20);
+  Ended imported = haneul({"snapshot", "import", disk.string(), "--format", "raw", "--name", "disk"});
+  ASSERT_EQ(imported.status, 0) << imported.err;
+  ASSERT_EQ(haneul({"snapshot", "copy", "disk", "--to-region", "eu-west-1", "--wait"}).status, 0);
+  ASSERT_EQ(haneul({"volume", "create", "--from", "disk", "--name", "clone"}).status, 0);
+  Ended taken = haneul({"snapshot", "create", "clone", "--name", "second", "--wait"});
+  ASSERT_EQ(taken.status, 0) << taken.err;
+  EXPECT_THAT(taken.out, HasSubstr("completed 100%"));
+  std::filesystem::path out = folder_ / "out.raw";
+  Ended exported = haneul({"snapshot", "export", "second", out.string(), "--format", "raw"});
+  ASSERT_EQ(exported.status, 0) << exported.err;
+  EXPECT_TRUE(read_file(out).value() == read_file(disk).value());
+  EXPECT_EQ(haneul({"snapshot", "export", "second", out.string(), "--format", "raw"}).err,
+            "haneul: " + out.string() + " is there already (InvalidParameterValue)\n");
+  EXPECT_THAT(haneul({"snapshot", "share", "disk", "--public"}).out, HasSubstr("shared with everyone"));
+  Ended checked = haneul({"volume", "check"});
+  EXPECT_EQ(checked.status, 0) << checked.out << checked.err;
+  EXPECT_THAT(checked.out, HasSubstr("all is well"));
+
+  // Deleting everything leaves nothing.
+  EXPECT_EQ(haneul({"volume", "rm", "data", "clone"}).status, 0);
+  EXPECT_EQ(haneul({"snapshot", "rm", "disk", "second"}).status, 0);
+  EXPECT_THAT(haneul({"volume", "ls"}).err, HasSubstr("no volumes"));
+  EXPECT_THAT(haneul({"snapshot", "ls"}).err, HasSubstr("no snapshots"));
+}
+
+TEST_F(DaemonTest, AnImagesRootIsASnapshotOfTheStore) {
+  start_daemon();
+  std::filesystem::path image = make_image();
+  std::ofstream(image / "image.json")
+      << R"({"format":1,"name":"tiny","kernel":"kernel","root":"root.raw","cmdline":"quiet"})";
+  std::ofstream(image / "root.raw") << "root";
+  std::filesystem::resize_file(image / "root.raw", 1 << 20);
+  ASSERT_EQ(haneul({"image", "register", image.string()}).status, 0);
+  EXPECT_THAT(haneul({"image", "show", "tiny"}).out, HasSubstr("/dev/xvda snap-"));
+  std::filesystem::path out = folder_ / "out.raw";
+  ASSERT_EQ(haneul({"image", "export", "tiny", out.string(), "--format", "raw"}).status, 0);
+  EXPECT_TRUE(read_file(out).value() == read_file(image / "root.raw").value());
+  Ended imported =
+      haneul({"image", "import", out.string(), "--format", "raw", "--name", "again", "--kernel-of", "tiny"});
+  EXPECT_EQ(imported.status, 0) << imported.err;
+  Ended copied = haneul({"image", "copy", "tiny", "--to-region", "eu-west-1", "--wait"});
+  EXPECT_EQ(copied.status, 0) << copied.err;
+  EXPECT_THAT(copied.out, HasSubstr("tiny available"));
+}
+
 TEST_F(DaemonTest, SecondDaemonOnTheStateFolderIsRefused) {
   start_daemon();
   auto words = daemon_words();

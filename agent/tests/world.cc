@@ -24,10 +24,22 @@ Result<uint64_t> start_ticks(pid_t pid) {
   return std::strtoull(stat.c_str() + at, nullptr, 10);
 }
 
+std::vector<std::string> read_lines(const std::filesystem::path& file) {
+  std::vector<std::string> lines;
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+void write_lines(const std::filesystem::path& file, const std::vector<std::string>& lines) {
+  replace_file(file, lines.empty() ? "" : fmt::format("{}\n", fmt::join(lines, "\n"))).value();
+}
+
+// Its disks are lines of a file, so that they outlive the daemon.
 class FakeControl : public MachineControl {
  public:
-  FakeControl(FakeMachines& machines, pid_t pid, std::filesystem::path status)
-      : machines_(machines), pid_(pid), status_(std::move(status)) {}
+  FakeControl(FakeMachines& machines, pid_t pid, const std::filesystem::path& folder)
+      : machines_(machines), pid_(pid), status_(folder / "status"), disks_(folder / "disks") {}
   Status press_power_button() override { return machines_.deaf ? Status() : shut_down(); }
   Status reset() override {
     ++machines_.resets;
@@ -38,11 +50,46 @@ class FakeControl : public MachineControl {
     ::kill(pid_, SIGKILL);
     return {};
   }
+  Status attach_disk(launch::Disk disk) override {
+    if (!machines_.fail_attach.empty()) return make_error(ErrorCode::kIo, "{}", machines_.fail_attach);
+    auto lines = read_lines(disks_);
+    if (std::find(lines.begin(), lines.end(), disk.id) != lines.end())
+      return make_error(ErrorCode::kExists, "{} is there already", disk.id);
+    CHECK(!disk.layers.empty());
+    lines.push_back(disk.id);
+    write_lines(disks_, lines);
+    return {};
+  }
+  Status detach_disk(const std::string& id, bool force) override {
+    auto lines = read_lines(disks_);
+    if (std::find(lines.begin(), lines.end(), id) == lines.end())
+      return make_error(ErrorCode::kNotFound, "there is no disk {}", id);
+    if (machines_.clings && !force) return {};
+    std::erase(lines, id);
+    write_lines(disks_, lines);
+    return {};
+  }
+  Status resize_disk(const std::string& id, uint64_t) override {
+    auto lines = read_lines(disks_);
+    if (std::find(lines.begin(), lines.end(), id) == lines.end())
+      return make_error(ErrorCode::kNotFound, "there is no disk {}", id);
+    return {};
+  }
+  Result<std::vector<std::string>> disk_ids() override { return read_lines(disks_); }
+  Status push_layers(std::vector<launch::VmmClient::PushLayer> pushes) override {
+    if (machines_.fail_pushes > 0) {
+      --machines_.fail_pushes;
+      return make_error(ErrorCode::kIo, "the push failed");
+    }
+    machines_.pushes += static_cast<int>(pushes.size());
+    return {};
+  }
 
  private:
   FakeMachines& machines_;
   pid_t pid_;
   std::filesystem::path status_;
+  std::filesystem::path disks_;
 };
 
 }  // namespace
@@ -67,6 +114,9 @@ Result<launch::Process> FakeMachines::launch(launch::Spec spec) {
   // As a started VMM, it is there under its own name before launch() returns.
   while (processes(spec.uuid).empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   std::ofstream(spec.control_socket) << pid;
+  std::vector<std::string> disks;
+  for (const launch::Disk& disk : spec.disks) disks.push_back(disk.id);
+  write_lines(spec.control_socket.parent_path() / "disks", disks);
   launch::Process process;
   process.pid = pid;
   process.start_ticks = TRY(start_ticks(pid));
@@ -82,7 +132,7 @@ Result<std::unique_ptr<MachineControl>> FakeMachines::connect(const std::filesys
   std::string text = TRY(read_file(control_socket, 64));
   auto pid = static_cast<pid_t>(std::strtol(text.c_str(), nullptr, 10));
   return std::unique_ptr<MachineControl>(
-      std::make_unique<FakeControl>(*this, pid, control_socket.parent_path() / "status"));
+      std::make_unique<FakeControl>(*this, pid, control_socket.parent_path()));
 }
 
 void FakeMachines::kill(const launch::Process& process) {
@@ -156,11 +206,6 @@ std::vector<std::string> FakeNetwork::taps() const {
   return found;
 }
 
-Status FakeVolumes::create(int file, uint64_t size_bytes, uint64_t) {
-  if (::ftruncate(file, static_cast<off_t>(size_bytes)) != 0) return errno_error("ftruncate");
-  return {};
-}
-
 World::World() : owns_folder_(true) {
   std::string name = (std::filesystem::temp_directory_path() / "haneul-agent-XXXXXX").string();
   CHECK(::mkdtemp(name.data()) != nullptr);
@@ -203,15 +248,17 @@ void World::start() {
   if (!machines) machines = std::make_unique<FakeMachines>(keeper.layout.state);
   if (!network) network = std::make_unique<FakeNetwork>(folder / "taps");
   store = SqliteStore::open(keeper.layout.state / "state.db").value();
+  stores = std::make_unique<FakeStores>(keeper.layout.state);
   CloudOptions options;
   options.keeper = keeper;
   options.host_memory_mib = 40000;
   options.max_instances = max_instances;
-  cloud = Cloud::open(options, *store, *machines, *network, volumes).value();
+  cloud = Cloud::open(options, *store, *machines, *network, *stores).value();
 }
 
 void World::stop() {
   cloud.reset();
+  stores.reset();
   store.reset();
 }
 
@@ -267,6 +314,56 @@ InstanceRecord World::record(const std::string& id) {
     if (object.id == id) return decode<InstanceRecord>(parse_json(object.value).value());
   }
   return {};
+}
+
+VolumeRecord World::volume_record(const std::string& id) {
+  for (const auto& object : store->list("volume").value()) {
+    if (object.id == id) return decode<VolumeRecord>(parse_json(object.value).value());
+  }
+  return {};
+}
+
+std::string World::root(const std::string& instance_id) {
+  return instance(instance_id)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"];
+}
+
+Json World::volume(const std::string& id) {
+  return call("DescribeVolumes", {{"VolumeIds", {id}}})["Volumes"][0];
+}
+
+Json World::snapshot(const std::string& id) {
+  return call("DescribeSnapshots", {{"SnapshotIds", {id}}})["Snapshots"][0];
+}
+
+Json World::image(const std::string& id) {
+  return call("DescribeImages", {{"ImageIds", {id}}})["Images"][0];
+}
+
+std::string World::make_volume(Json extra) {
+  Json request{{"AvailabilityZone", region + "a"}};
+  if (!extra.contains("SnapshotId")) request["Size"] = 8;
+  request.update(extra);
+  std::string id = call("CreateVolume", request)["VolumeId"];
+  CHECK(eventually([&] { return volume(id)["State"] == "available"; }));
+  return id;
+}
+
+std::string World::make_snapshot(const std::string& volume_id) {
+  std::string id = call("CreateSnapshot", {{"VolumeId", volume_id}})["SnapshotId"];
+  CHECK(eventually([&] { return snapshot(id)["State"] == "completed"; }));
+  return id;
+}
+
+std::vector<std::string> World::disks(const std::string& instance_id) {
+  return read_lines(keeper.layout.instance(instance_id) / "disks");
+}
+
+bool World::eventually(const std::function<bool()>& condition) {
+  for (int i = 0; i < 2000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return false;
 }
 
 void World::guest_ends(const std::string& id, const std::string& reason) {

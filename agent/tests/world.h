@@ -12,6 +12,7 @@
 
 #include "agent/cloud/cloud.h"
 #include "agent/cloud/operations.h"
+#include "agent/tests/fake_store.h"
 
 namespace haneul::agent::testing {
 
@@ -36,6 +37,13 @@ class FakeMachines : public Machines {
   std::string fail_launch;
   /// Guests do not react to their power button.
   bool deaf = false;
+  /// Guests do not let go of disks.
+  std::atomic<bool> clings{false};
+  /// Plugging a disk fails with this sentence.
+  std::string fail_attach;
+  /// The next pushes of layers fail.
+  std::atomic<int> fail_pushes{0};
+  std::atomic<int> pushes{0};
   std::atomic<int> launches{0};
   std::atomic<int> resets{0};
 
@@ -55,11 +63,6 @@ class FakeNetwork : public Network {
 
  private:
   std::filesystem::path folder_;
-};
-
-class FakeVolumes : public VolumeStore {
- public:
-  Status create(int file, uint64_t size_bytes, uint64_t base_bytes) override;
 };
 
 /// Everything on one state folder; restart() is a daemon's end and start.
@@ -87,6 +90,19 @@ class World {
   /// Waits until the instance is in the state, for at most ten seconds.
   bool becomes(const std::string& id, std::string_view state);
   InstanceRecord record(const std::string& id);
+  VolumeRecord volume_record(const std::string& id);
+  /// The root volume of an instance.
+  std::string root(const std::string& instance_id);
+  Json volume(const std::string& id);
+  Json snapshot(const std::string& id);
+  Json image(const std::string& id);
+  std::string make_volume(Json extra = Json::object());
+  std::string make_snapshot(const std::string& volume_id);
+  /// The serials of the disks that an instance's VMM has.
+  std::vector<std::string> disks(const std::string& instance_id);
+  FakeStore& blocks() { return stores->store(region); }
+  /// Waits until it is true, for at most ten seconds.
+  static bool eventually(const std::function<bool()>& condition);
   void guest_ends(const std::string& id, const std::string& reason);
 
   std::filesystem::path folder;
@@ -94,7 +110,7 @@ class World {
   KeeperOptions keeper;
   std::unique_ptr<FakeMachines> machines;
   std::unique_ptr<FakeNetwork> network;
-  FakeVolumes volumes;
+  std::unique_ptr<FakeStores> stores;
   std::unique_ptr<SqliteStore> store;
   std::unique_ptr<Cloud> cloud;
   size_t max_instances = 1000;

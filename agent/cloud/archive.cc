@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+// Snapshots: their beginning, their completion, their end.
+#include "agent/cloud/archive.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <set>
+
+#include "agent/cloud/crash.h"
+#include "base/file.h"
+
+namespace haneul::agent {
+namespace {
+
+constexpr auto kRetryPause = std::chrono::milliseconds(500);
+
+}  // namespace
+
+std::optional<storage::ImageFormat> image_format(const std::string& name) {
+  if (name == "raw") return storage::ImageFormat::kRaw;
+  if (name == "qcow2") return storage::ImageFormat::kQcow2;
+  return std::nullopt;
+}
+
+int64_t Archive::progress(const std::string& id, int64_t recorded) const {
+  std::scoped_lock lock(mutex_);
+  auto found = progress_.find(id);
+  return found == progress_.end() ? recorded : static_cast<int64_t>(found->second);
+}
+
+storage::StoreProgress Archive::watch(const std::string& id, std::function<bool()> wanted) {
+  return [this, id, wanted = std::move(wanted)](unsigned percent) {
+    {
+      std::scoped_lock lock(mutex_);
+      progress_[id] = std::min(percent, 99U);
+    }
+    return !stopping_ && wanted();
+  };
+}
+
+// ---- the beginning ----
+
+Status Archive::push(const std::vector<storage::PreparedSnapshot>& prepared, storage::Store& store) {
+  std::map<std::string, std::vector<launch::VmmClient::PushLayer>> by_instance;
+  for (const storage::PreparedSnapshot& one : prepared) {
+    auto volume = model_.volume(one.volume);
+    if (!volume) return make_error(ErrorCode::kNotFound, "the volume {} is gone", one.volume);
+    UniqueFd top(::fcntl(one.top.fd.get(), F_DUPFD_CLOEXEC, 3));
+    if (!top) return errno_error("duplicating a descriptor");
+    by_instance[volume->instance_id].push_back(
+        {.disk = disk_serial(one.volume), .layer = {.file = std::move(top), .key = one.top.key}});
+  }
+  for (auto& [instance, pushes] : by_instance) TRY(keeper_.push_layers(instance, std::move(pushes)));
+  crash_point("snapshot.pushed");
+  for (const storage::PreparedSnapshot& one : prepared) TRY(store.snapshot_pushed(one.snapshot));
+  return {};
+}
+
+Status Archive::begin_once(const std::vector<SnapshotRecord>& snapshots) {
+  std::vector<std::string> volumes;
+  std::vector<storage::Store::SnapshotOf> wanted;
+  for (const SnapshotRecord& snapshot : snapshots) {
+    volumes.push_back(snapshot.volume_id);
+    wanted.push_back({.volume = snapshot.volume_id, .snapshot = snapshot.id});
+  }
+  storage::Store* store = TRY(stores_.of(snapshots[0].region));
+  auto held = keeper_.volume_locks().lock(volumes);
+  auto open = TRY(keeper_.open_volumes(volumes));
+  auto prepared =
+      store->begin_snapshots(wanted, [&open](const std::string& volume) { return open.contains(volume); });
+  if (!prepared.ok()) {
+    Error error = std::move(prepared).error();
+    // A volume that is being closed: its VMM is at its end.
+    if (error.code() == ErrorCode::kBusy) return error;
+    return make_error(ErrorCode::kInternal, "{}", error.message());
+  }
+  crash_point("snapshot.begun");
+  Status pushed = push(*prepared, *store);
+  // The catalog has the new tops: the push must be repeated until the VMM has taken them or is gone.
+  if (!pushed.ok()) return make_error(ErrorCode::kBusy, "{}", pushed.error().message());
+  return {};
+}
+
+Status Archive::begin(const std::string& group) {
+  std::vector<SnapshotRecord> snapshots;
+  {
+    std::scoped_lock lock(model_.mutex());
+    for (const auto& [id, snapshot] : model_.snapshots()) {
+      bool waits = snapshot.group == group && snapshot.state == "pending" && !snapshot.begun;
+      if (waits) snapshots.push_back(snapshot);
+    }
+  }
+  if (snapshots.empty()) return {};
+  Status begun = begin_once(snapshots);
+  if (!begun.ok() && begun.error().code() == ErrorCode::kInternal) {
+    fail_group(group, begun.error().message());
+    return begun;
+  }
+  if (!begun.ok()) {
+    LOG_WARNING("{}: {}; it is tried again", snapshots[0].id, begun.error().message());
+    begin_later(group);
+    return {};
+  }
+  {
+    std::scoped_lock lock(model_.mutex());
+    Update update(model_);
+    for (const SnapshotRecord& snapshot : snapshots) {
+      SnapshotRecord record = model_.snapshots()[snapshot.id];
+      record.begun = true;
+      record.after_shutdown.clear();
+      update.put(record);
+    }
+    update.commit_result();
+  }
+  crash_point("snapshot.recorded");
+  for (const SnapshotRecord& snapshot : snapshots) finish(snapshot.id);
+  return {};
+}
+
+void Archive::begin_later(const std::string& group) {
+  supervisor_.after(kRetryPause,
+                    [this, group] { background_.post(group, [this, group] { (void)begin(group).ok(); }); });
+}
+
+void Archive::fail_group(const std::string& group, const std::string& why) {
+  std::set<std::string> images;
+  {
+    std::scoped_lock lock(model_.mutex());
+    Update update(model_);
+    for (const auto& [id, known] : model_.snapshots()) {
+      if (known.group != group || known.begun || known.state != "pending") continue;
+      SnapshotRecord snapshot = known;
+      snapshot.state = "error";
+      snapshot.message = why;
+      if (!snapshot.for_image.empty()) images.insert(snapshot.for_image);
+      update.put(snapshot);
+    }
+    update.commit_result();
+  }
+  for (const std::string& image : images) finish_image(image);
+}
+
+void Archive::begin_after_shutdown(const std::string& instance_id) {
+  std::set<std::string> groups;
+  {
+    std::scoped_lock lock(model_.mutex());
+    for (const auto& [id, snapshot] : model_.snapshots()) {
+      bool waits = snapshot.state == "pending" && !snapshot.begun;
+      if (waits && snapshot.after_shutdown == instance_id) groups.insert(snapshot.group);
+    }
+  }
+  for (const std::string& group : groups) (void)begin(group).ok();
+}
+
+// ---- the completion ----
+
+void Archive::finish(const std::string& id) {
+  background_.post(id, [this, id] { run_finish(id); });
+}
+
+Status Archive::work(const SnapshotRecord& snapshot, storage::Store& store) {
+  auto progress = watch(snapshot.id, [this, id = snapshot.id] {
+    auto record = model_.snapshot(id);
+    return record && record->state == "pending";
+  });
+  if (snapshot.work == "copy") {
+    storage::Store* from = TRY(stores_.of(snapshot.source_region));
+    return store.copy_snapshot(*from, snapshot.source_snapshot, snapshot.id, progress);
+  }
+  if (snapshot.work == "import") {
+    UniqueFd file = TRY(open_file(snapshot.path, O_RDONLY | O_NONBLOCK));
+    return store.import_snapshot(snapshot.id, file.get(), *image_format(snapshot.format),
+                                 static_cast<uint64_t>(snapshot.bytes), snapshot.encrypted, progress);
+  }
+  return store.complete_snapshot(snapshot.id, progress);
+}
+
+void Archive::run_finish(const std::string& id) {
+  auto snapshot = model_.snapshot(id);
+  if (!snapshot || snapshot->state != "pending") return;
+  crash_point("snapshot.finishing");
+  auto store = stores_.of(snapshot->region);
+  Status done = store.ok() ? work(*snapshot, **store) : Status(store.error());
+  crash_point("snapshot.finished");
+  record_finish(id, done);
+}
+
+void Archive::record_finish(const std::string& id, const Status& done) {
+  std::string image;
+  {
+    std::scoped_lock lock(model_.mutex());
+    auto found = model_.snapshots().find(id);
+    if (found == model_.snapshots().end() || found->second.state != "pending") return;
+    if (!done.ok() && done.error().code() == ErrorCode::kCancelled) return;
+    SnapshotRecord snapshot = found->second;
+    snapshot.state = done.ok() ? "completed" : "error";
+    snapshot.progress = done.ok() ? 100 : snapshot.progress;
+    if (!done.ok()) {
+      snapshot.message = done.error().message();
+      LOG_ERROR("{}: {}", id, snapshot.message);
+    }
+    auto store = stores_.of(snapshot.region);
+    auto info = store.ok() ? (*store)->snapshot(id) : Result<storage::SnapshotInfo>(store.error());
+    if (done.ok() && info.ok()) {
+      snapshot.bytes = static_cast<int64_t>(info->size_bytes);
+      snapshot.encrypted = info->encrypted;
+    }
+    image = snapshot.for_image;
+    Update(model_).put(snapshot).commit_result();
+  }
+  {
+    std::scoped_lock lock(mutex_);
+    progress_.erase(id);
+  }
+  if (!image.empty()) finish_image(image);
+}
+
+// An image is available when all its snapshots are completed, and failed when one of them is in error.
+void Archive::finish_image(const std::string& image_id) {
+  std::scoped_lock lock(model_.mutex());
+  auto found = model_.images().find(image_id);
+  if (found == model_.images().end() || found->second.state != "pending") return;
+  ImageRecord image = found->second;
+  bool complete = image.kernel_from.empty();
+  for (MappingRecord& mapping : image.mappings) {
+    if (mapping.snapshot_id.empty()) continue;
+    auto snapshot = model_.snapshots().find(mapping.snapshot_id);
+    bool known = snapshot != model_.snapshots().end();
+    if (!known || snapshot->second.state == "error") {
+      image.state = "failed";
+      image.message = known ? snapshot->second.message : "its snapshot was deleted";
+    } else if (snapshot->second.state == "completed") {
+      mapping.bytes = std::max(mapping.bytes, snapshot->second.bytes);
+      mapping.encrypted = mapping.encrypted || snapshot->second.encrypted;
+      if (mapping.device == image.root_device) image.root_bytes = mapping.bytes;
+    } else {
+      complete = false;
+    }
+  }
+  if (image.state == "pending" && !complete) return;
+  if (image.state == "pending") image.state = "available";
+  Update(model_).put(image).commit_result();
+  LOG_INFO("{} ({}) is {}", image.id, image.name, image.state);
+}
+
+// ---- the end ----
+
+void Archive::remove(const std::string& id) {
+  background_.post(id, [this, id] { run_remove(id); });
+}
+
+void Archive::run_remove(const std::string& id) {
+  auto snapshot = model_.snapshot(id);
+  if (!snapshot || snapshot->state != "deleting") return;
+  auto store = stores_.of(snapshot->region);
+  Status deleted = store.ok() ? (*store)->delete_snapshot(id) : Status(store.error());
+  crash_point("delete-snapshot.deleted");
+  if (!deleted.ok() && deleted.error().code() != ErrorCode::kNotFound) {
+    LOG_ERROR("{} cannot be deleted yet: {}", id, deleted.error().message());
+    return supervisor_.after(kRetryPause, [this, id] { remove(id); });
+  }
+  {
+    std::scoped_lock lock(model_.mutex());
+    Update(model_).remove<SnapshotRecord>(id).commit_result();
+  }
+  std::string image = snapshot->for_image;
+  if (!image.empty()) finish_image(image);
+  collect(snapshot->region);
+}
+
+void Archive::collect(const std::string& region) {
+  background_.post("collect:" + region, [this, region] {
+    auto store = stores_.of(region);
+    if (!store.ok()) return;
+    Status collected = (*store)->collect([this](unsigned) { return !stopping_.load(); });
+    if (!collected.ok() && collected.error().code() != ErrorCode::kCancelled)
+      LOG_ERROR("freeing space in {}: {}", region, collected.error().message());
+  });
+}
+
+}  // namespace haneul::agent
