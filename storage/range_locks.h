@@ -2,7 +2,7 @@
 // RangeLocks: which ranges of blocks are being changed, so that changes which must not overlap come one after
 // the other, first come first served. Linear in the requests under way, which are a few hundred at most.
 //
-// Not thread-safe: the overlay's lock guards it. Holders stay in place while they hold or wait.
+// Not thread-safe: the volume's lock guards it. Holders stay in place while they hold or wait.
 #pragma once
 
 #include <cstddef>

@@ -77,9 +77,8 @@ json attach(const json& request, Packet& packet, std::vector<launch::Layer> laye
   bool volume = format == launch::DiskFormat::kVolume;
   size_t files = (volume ? 0u : 1u) + (flag_of(request, "base") ? 1u : 0u);
   if (disk.id.empty() || !format || packet.fds.size() != files || volume == layers.empty()) {
-    return failure(
-        {ErrorCode::kInvalidArgument,
-         "attach-disk needs an id, a format (raw, overlay or volume) and the descriptors of its files"});
+    return failure({ErrorCode::kInvalidArgument,
+                    "attach-disk needs an id, a format (raw or volume) and the descriptors of its files"});
   }
   disk.format = *format;
   if (!volume) disk.file = std::move(packet.fds.front());

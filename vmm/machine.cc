@@ -9,7 +9,6 @@
 #include "devices/virtio/net.h"
 #include "devices/virtio/pci_transport.h"
 #include "devices/virtio/rng.h"
-#include "storage/overlay.h"
 #include "storage/raw.h"
 #include "storage/volume/volume.h"
 #include "vmm/arch/x86_64/boot.h"
@@ -38,17 +37,19 @@ Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config, Su
   KvmVm vm = TRY(KvmVm::create(surroundings.kvm));
   EventFd ended = TRY(EventFd::create());
   EventFd pushed = TRY(EventFd::create());
-  std::unique_ptr<Machine> machine(
-      new Machine(std::move(vm), std::move(ended), std::move(pushed), std::move(surroundings)));
+  EventFd ejected = TRY(EventFd::create());
+  std::unique_ptr<Machine> machine(new Machine(std::move(vm), std::move(ended), std::move(pushed),
+                                               std::move(ejected), std::move(surroundings)));
   TRY(machine->build(config));
   return machine;
 }
 
-Machine::Machine(KvmVm vm, EventFd ended, EventFd pushed, Surroundings surroundings)
+Machine::Machine(KvmVm vm, EventFd ended, EventFd pushed, EventFd ejected, Surroundings surroundings)
     : surroundings_(std::move(surroundings)),
       vm_(std::move(vm)),
       ended_(std::move(ended)),
-      pushed_(std::move(pushed)) {}
+      pushed_(std::move(pushed)),
+      ejected_(std::move(ejected)) {}
 
 Machine::~Machine() {
   for (const auto& vcpu : vcpus_) vcpu->request_stop();
@@ -135,8 +136,6 @@ Result<Machine::MadeDisk> Machine::make_disk(const launch::Disk& disk) {
     storage::RawOptions options;
     options.read_only = disk.read_only;
     backend = TRY(storage::open_raw(TRY(duplicate(disk.file)), options));
-  } else if (disk.format == launch::DiskFormat::kOverlay) {
-    backend = TRY(storage::open_overlay(TRY(duplicate(disk.file)), TRY(duplicate(disk.base))));
   } else {
     std::vector<storage::StackDescriptor> layers;
     for (const launch::Layer& layer : disk.layers) layers.push_back({TRY(duplicate(layer.file)), layer.key});
@@ -244,28 +243,43 @@ Status Machine::detach_disk(std::string_view id, bool force) {
   if (!force) return pci_->request_unplug(slot);
   auto device = TRY(pci_->remove(slot));
   on_ejected(std::move(device));
+  close_ejected();
   return {};
 }
 
+// On a vCPU's thread when the guest has let go, and that thread may not do what closing a disk takes.
 void Machine::on_ejected(std::unique_ptr<devices::pci::Device> device) {
-  std::string id;
   {
     // From here on nobody resizes it.
-    std::unique_lock lock(mutex_);
+    std::lock_guard lock(mutex_);
     auto found = std::find_if(disks_.begin(), disks_.end(),
                               [&](const PluggedDisk& d) { return d.function == device.get(); });
     if (found == disks_.end()) return;
     found->function = nullptr;
     found->block = nullptr;
     found->volume = nullptr;
-    id = found->id;
-    push_over_.wait(lock, [this] { return !pushing_; });
+    ejected_disks_.emplace_back(found->id, std::move(device));
   }
-  // The device's destructor waits for its I/O, so what is reported as detached is at rest.
-  device.reset();
-  std::lock_guard lock(mutex_);
-  std::erase_if(disks_, [&id](const PluggedDisk& d) { return d.id == id; });
-  if (on_detached_) on_detached_(std::move(id));
+  ejected_.signal();
+}
+
+void Machine::close_ejected() {
+  ejected_.drain();
+  for (;;) {
+    std::pair<std::string, std::unique_ptr<devices::pci::Device>> next;
+    {
+      std::unique_lock lock(mutex_);
+      if (ejected_disks_.empty()) return;
+      push_over_.wait(lock, [this] { return !pushing_; });
+      next = std::move(ejected_disks_.back());
+      ejected_disks_.pop_back();
+    }
+    // The device's destructor waits for its I/O, so what is reported as detached is at rest.
+    next.second.reset();
+    std::lock_guard lock(mutex_);
+    std::erase_if(disks_, [&](const PluggedDisk& d) { return d.id == next.first; });
+    if (on_detached_) on_detached_(std::move(next.first));
+  }
 }
 
 Status Machine::resize_disk(std::string_view id, uint64_t size_bytes) {

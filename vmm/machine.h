@@ -100,8 +100,11 @@ class Machine {
   /// 0 for a disk that is no volume, or not there.
   size_t layers_of(std::string_view id) const;
 
-  /// Called when a disk is gone, on the control thread or, when the guest has let go of it, on a vCPU thread;
-  /// before disk_ids() no longer names it. Must not call back.
+  /// Readable when the guest has let go of a disk; then close_ejected() closes it, on the control thread.
+  const EventFd& ejected() const { return ejected_; }
+  void close_ejected();
+  /// Called when a disk is gone, on the control thread, before disk_ids() no longer names it. Must not call
+  /// back.
   void set_on_detached(std::function<void(std::string id)> callback) { on_detached_ = std::move(callback); }
 
   const GuestRam& ram() const { return *ram_; }
@@ -124,7 +127,7 @@ class Machine {
     storage::Volume* volume = nullptr;
   };
 
-  Machine(KvmVm vm, EventFd ended, EventFd pushed, Surroundings surroundings);
+  Machine(KvmVm vm, EventFd ended, EventFd pushed, EventFd ejected, Surroundings surroundings);
   Status build(const MachineConfig& config);
   Status build_buses();
   Status build_devices(const MachineConfig& config);
@@ -154,7 +157,8 @@ class Machine {
 
   EventFd ended_;
   EventFd pushed_;
-  mutable std::mutex mutex_;  // guards outcome_, disks_ and pushing_
+  EventFd ejected_;
+  mutable std::mutex mutex_;  // guards outcome_, disks_, ejected_disks_ and pushing_
   std::condition_variable push_over_;
   /// While set, no volume goes away.
   bool pushing_ = false;
@@ -163,6 +167,7 @@ class Machine {
       std::chrono::microseconds(0);  // the thread's until joined
   std::optional<End> outcome_;
   std::vector<PluggedDisk> disks_;
+  std::vector<std::pair<std::string, std::unique_ptr<devices::pci::Device>>> ejected_disks_;
   std::function<void(std::string)> on_detached_;
 };
 

@@ -88,10 +88,10 @@ A FILE is a path, or fd:N for a descriptor that the program inherited.
   --kernel FILE          an ELF vmlinux or a bzImage
   --initrd FILE          may be repeated: loaded one after the other
   --cmdline TEXT         the kernel's command line
-  --disk KEY=VALUE,...   format=raw|overlay|volume (raw); file=FILE; id=TEXT; ro.
+  --disk KEY=VALUE,...   format=raw|volume (raw); file=FILE; id=TEXT; ro.
                          A volume has layer=FILE,... (the lowest first) instead
-                         of a file; base=FILE is a raw image beneath an overlay
-                         or a volume. The first disk is /dev/vda
+                         of a file; base=FILE is a raw image beneath them. The
+                         first disk is /dev/vda
   --net KEY=VALUE,...    tap=fd:N; mac=AA:BB:CC:DD:EE:FF; mtu=N
   --uuid UUID            of the system, for SMBIOS
   --product TEXT         the system's product name, for SMBIOS
@@ -171,7 +171,7 @@ Pairs split_pairs(std::string_view text) {
 }
 
 constexpr const char* kDiskForm =
-    "file=FILE or layer=FILE..., with format=raw|overlay|volume, base=FILE, keys=fd:N, id=TEXT, ro";
+    "file=FILE or layer=FILE..., with format=raw|volume, base=FILE, keys=fd:N, id=TEXT, ro";
 
 // As launch() writes them: for each layer a byte that says whether it has a key, and 64 bytes.
 Status read_keys(std::string_view text, std::vector<launch::Layer>& layers) {

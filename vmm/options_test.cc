@@ -45,7 +45,7 @@ TEST(Options, AWholeMachine) {
                            "--disk",
                            "file=" + file + ",id=vol-1",
                            "--disk",
-                           "file=" + file + ",format=overlay,base=" + file + ",ro",
+                           "layer=" + file + ",format=volume,base=" + file + ",ro",
                            "--uuid",
                            "ec2",
                            "--product",
@@ -73,7 +73,7 @@ TEST(Options, AWholeMachine) {
   EXPECT_EQ(machine.disks[0].id, "vol-1");
   EXPECT_EQ(machine.disks[0].format, launch::DiskFormat::kRaw);
   EXPECT_FALSE(machine.disks[0].read_only);
-  EXPECT_EQ(machine.disks[1].format, launch::DiskFormat::kOverlay);
+  EXPECT_EQ(machine.disks[1].format, launch::DiskFormat::kVolume);
   EXPECT_TRUE(machine.disks[1].base);
   EXPECT_TRUE(machine.disks[1].read_only);
   EXPECT_EQ(machine.uuid, "ec2");
@@ -121,7 +121,7 @@ TEST(Options, EveryMistakeIsNamed) {
 
 TEST(Options, DisksAndInterfacesAreComplete) {
   constexpr std::string_view kDisk =
-      "' is not file=FILE or layer=FILE..., with format=raw|overlay|volume, base=FILE, keys=fd:N, id=TEXT, "
+      "' is not file=FILE or layer=FILE..., with format=raw|volume, base=FILE, keys=fd:N, id=TEXT, "
       "ro";
   for (std::string text : {"size=1", "file=a,format=qcow2", "file=a,ro=1", ",", "file=a,,"}) {
     EXPECT_EQ(error_of({"--disk", text}), fmt::format("--disk: '{}{}", text, kDisk));

@@ -36,6 +36,7 @@ Runner::~Runner() {
     conclude_push();
     loop_.unwatch(machine_->ended().fd());
     loop_.unwatch(machine_->pushed().fd());
+    loop_.unwatch(machine_->ejected().fd());
   }
   machine_.reset();
 }
@@ -57,6 +58,10 @@ Status Runner::build_machine() {
   });
   console_->set_typist([this](std::span<const std::byte> input) { return machine_->type(input); });
   TRY(loop_.watch(machine_->pushed().fd(), EPOLLIN, [this](uint32_t) { conclude_push(); }));
+  TRY(loop_.watch(machine_->ejected().fd(), EPOLLIN, [this](uint32_t) {
+    machine_->close_ejected();
+    forget_detached();
+  }));
   return loop_.watch(machine_->ended().fd(), EPOLLIN, [this](uint32_t) {
     machine_->ended().drain();
     loop_.stop();
@@ -74,6 +79,7 @@ Result<End> Runner::run() {
     conclude_push();
     loop_.unwatch(machine_->ended().fd());
     loop_.unwatch(machine_->pushed().fd());
+    loop_.unwatch(machine_->ejected().fd());
     console_->set_typist({});
     machine_.reset();
     if (stopping_ && end.reason == EndReason::kReset) return End{EndReason::kStopped, "asked for"};
@@ -144,6 +150,7 @@ Status Runner::resize_disk(const std::string& id, uint64_t size_bytes) {
 }
 
 std::vector<std::string> Runner::disk_ids() {
+  machine_->close_ejected();
   std::vector<std::string> ids = machine_->disk_ids();
   // What is no longer named must be closed, so that another machine can open it.
   forget_detached();

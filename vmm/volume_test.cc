@@ -239,6 +239,31 @@ TEST_F(JailedVolumeTest, ALayerIsPushedOverTheControlSocket) {
   EXPECT_EQ(vmm.state().value(), "running");
 }
 
+// Closing a volume writes its map: not on the thread of the vCPU that let go of it, which may not write
+// files.
+TEST_F(JailedVolumeTest, TheGuestLetsGoOfAVolumeThatItWroteTo) {
+  make(0, {});
+  start("hotplug write=1", {});
+  ASSERT_TRUE(console_says("ready\n")) << read_file(folder_ / "log").value();
+  launch::VmmClient vmm = client();
+  launch::Disk disk;
+  disk.id = "vol-2";
+  disk.format = launch::DiskFormat::kVolume;
+  disk.layers.push_back(opened(0, O_RDWR));
+  ASSERT_TRUE(vmm.attach_disk(std::move(disk)).ok());
+  ASSERT_TRUE(console_says("id=vol-2\n"));
+  ASSERT_TRUE(vmm.detach_disk("vol-2", false).ok());
+  EXPECT_TRUE(eventually([&] {
+    auto ids = vmm.disk_ids();
+    return !ids.ok() || ids->empty();
+  }));
+  auto state = vmm.state();
+  EXPECT_TRUE(state.ok() && *state == "running") << launch::read_ending(status_.get()).reason;
+  UniqueFd file = open_file(path("top", 0), O_RDWR).value();
+  EXPECT_TRUE(storage::lock_file(file.get(), true).ok()) << "it is closed";
+  EXPECT_GT(storage::layer_use(*storage::make_async_file(std::move(file))).value().data_blocks, 0u);
+}
+
 TEST_F(JailedVolumeTest, ManyLayersAndKeysAreLaunchedAndAttached) {
   constexpr int kLayers = 40;
   storage::LayerKey key;

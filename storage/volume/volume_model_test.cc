@@ -17,10 +17,17 @@ uint64_t number_from(const char* name, uint64_t otherwise) {
   return text != nullptr ? std::strtoull(text, nullptr, 0) : otherwise;
 }
 
+// A sanitizer makes everything ten times slower.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint64_t kShare = 10;
+#else
+constexpr uint64_t kShare = 1;
+#endif
+
 // Lives of requests, snapshots and growth, each ended by a power loss or in order.
 TEST(VolumeModel, SurvivesRandomRequestsSnapshotsAndCrashes) {
   uint64_t first_seed = testing::seed();
-  uint64_t wanted = number_from("HANEUL_MODEL_OPERATIONS", 100'000);
+  uint64_t wanted = number_from("HANEUL_MODEL_OPERATIONS", 1'000'000 / kShare);
   uint64_t operations = 0;
   uint64_t layers = 0;
   for (uint64_t round = 0; operations < wanted; ++round) {
@@ -52,7 +59,7 @@ TEST(VolumeModel, SurvivesRandomRequestsSnapshotsAndCrashes) {
 // What would be left if the power went now, asked again and again while requests are under way.
 TEST(VolumeModel, SurvivesAPowerLossAtAnyPoint) {
   uint64_t first_seed = testing::seed();
-  uint64_t wanted = number_from("HANEUL_CRASH_POINTS", 100'000);
+  uint64_t wanted = number_from("HANEUL_CRASH_POINTS", 100'000 / kShare);
   uint64_t probes = 0;
   for (uint64_t round = 0; probes < wanted; ++round) {
     SCOPED_TRACE(::testing::Message() << "HANEUL_SEED=" << first_seed + round);

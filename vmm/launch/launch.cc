@@ -23,7 +23,7 @@
 namespace haneul::launch {
 namespace {
 
-constexpr std::array<std::string_view, 3> kFormatNames = {"raw", "overlay", "volume"};
+constexpr std::array<std::string_view, 2> kFormatNames = {"raw", "volume"};
 
 /// The arguments and the descriptors that stay open across exec, both ready before fork: between fork and
 /// exec a process that had threads may only make system calls.

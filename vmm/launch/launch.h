@@ -23,8 +23,8 @@
 namespace haneul::launch {
 
 /// How a disk's files are to be read. Declared by whoever opened them, never guessed from content.
-enum class DiskFormat { kRaw, kOverlay, kVolume };
-/// "raw", "overlay", "volume".
+enum class DiskFormat { kRaw, kVolume };
+/// "raw", "volume".
 std::string_view name(DiskFormat format);
 std::optional<DiskFormat> parse_disk_format(std::string_view name);
 
@@ -40,13 +40,12 @@ struct Disk {
   std::string id;
   DiskFormat format = DiskFormat::kRaw;
   bool read_only = false;
-  /// Raw, or an overlay: the disk.
+  /// Raw: the disk.
   UniqueFd file;
   /// A volume: its layers, the lowest first. The last is opened read-write (unless read_only), the others
   /// read-only.
   std::vector<Layer> layers;
-  /// A volume: a raw file beneath the lowest layer, read-only, if that layer says that there is one. An
-  /// overlay: the image beneath it.
+  /// A volume: a raw file beneath the lowest layer, read-only, if that layer says that there is one.
   UniqueFd base;
 };
 

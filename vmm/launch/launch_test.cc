@@ -328,7 +328,7 @@ TEST_F(LaunchTest, NonsenseOnTheControlSocketGetsASentence) {
             R"({"code":"unsupported","error":"there is no operation ''","ok":false})");
   EXPECT_EQ(
       answer_to(socket.get(), R"({"op":"attach-disk","id":"vol-1","format":"raw"})"),
-      R"({"code":"invalid argument","error":"attach-disk needs an id, a format (raw, overlay or volume) and the descriptors of its files","ok":false})");
+      R"({"code":"invalid argument","error":"attach-disk needs an id, a format (raw or volume) and the descriptors of its files","ok":false})");
   EXPECT_EQ(answer_to(socket.get(), R"({"op":"resize-disk","id":"vol-1","size_bytes":-1})"),
             R"({"code":"invalid argument","error":"resize-disk needs size_bytes","ok":false})");
   EXPECT_EQ(client().state().value(), "running");
