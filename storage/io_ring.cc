@@ -207,12 +207,10 @@ void IoRing::defer(IoOperation& op, int32_t result) {
 }
 
 void IoRing::post(IoOperation& op) {
-  bool wake = false;
-  {
-    std::lock_guard lock(mailbox_.mutex_);
-    wake = mailbox_.mail_.empty();
-    mailbox_.mail_.push(op);
-  }
+  // Signalled under the lock: whoever takes the mail may then let go of the ring, and of the event with it.
+  std::lock_guard lock(mailbox_.mutex_);
+  const bool wake = mailbox_.mail_.empty();
+  mailbox_.mail_.push(op);
   if (wake) mailbox_.event_.signal();
 }
 
