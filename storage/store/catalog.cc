@@ -50,7 +50,9 @@ Result<std::optional<T>> one(Database& database, const char* sql, const std::str
 }  // namespace
 
 Result<std::unique_ptr<Catalog>> Catalog::open(const std::filesystem::path& file) {
-  std::unique_ptr<Catalog> catalog(new Catalog(TRY(Database::open(file))));
+  // Not within the new-expression: TRY() would return between the allocation and the constructor.
+  std::unique_ptr<Database> opened = TRY(Database::open(file));
+  std::unique_ptr<Catalog> catalog(new Catalog(std::move(opened)));
   Database& database = *catalog->database_;
   int64_t version = -1;
   TRY(database.query("PRAGMA user_version", {}, [&](const Database::Row& row) { version = row.number(0); }));
