@@ -47,7 +47,17 @@ Result<uint64_t> start_ticks(pid_t pid) {
 
 }  // namespace
 
+HostMachines::~HostMachines() {
+  if (options_.cgroups) options_.cgroups->remove();
+}
+
 Result<launch::Process> HostMachines::launch(launch::Spec spec) {
+  if (options_.cgroups) {
+    options_.cgroups->sweep();
+    auto group = options_.cgroups->make(spec.instance_id, limits_for(spec.memory_bytes, spec.vcpus));
+    if (!group.ok()) return std::move(group).error().context("the instance's limits");
+    spec.jail.cgroup = std::move(*group);
+  }
   return launch::launch(std::move(spec));
 }
 
@@ -85,6 +95,7 @@ Status HostMachines::clear(const std::string& uuid) {
 }
 
 launch::Ending HostMachines::ending(int status_fd) {
+  if (options_.cgroups) options_.cgroups->sweep();
   return launch::read_ending(status_fd);
 }
 

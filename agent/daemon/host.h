@@ -11,6 +11,7 @@
 
 #include "agent/cloud/places.h"
 #include "agent/cloud/seams.h"
+#include "agent/daemon/cgroups.h"
 #include "net/fabric.h"
 
 namespace haneul::agent {
@@ -18,12 +19,15 @@ namespace haneul::agent {
 struct HostMachinesOptions {
   /// The first of this cloud's user ids for VMMs, one per slot; none: they keep the daemon's.
   std::optional<uid_t> first_uid;
+  /// None: instances go without limits.
+  std::optional<Cgroups> cgroups;
 };
 
 class HostMachines : public Machines {
  public:
-  explicit HostMachines(HostMachinesOptions options) : options_(options) {}
+  explicit HostMachines(HostMachinesOptions options) : options_(std::move(options)) {}
 
+  ~HostMachines() override;
   Result<launch::Process> launch(launch::Spec spec) override;
   Result<launch::Process> find(pid_t pid, uint64_t start_ticks) override;
   Result<std::unique_ptr<MachineControl>> connect(const std::filesystem::path& control_socket) override;

@@ -176,7 +176,14 @@ std::optional<Failure> Daemon::open_cloud() {
   if (!store.ok())
     return Failure{store.error().code() == ErrorCode::kCorrupt ? kExitCorrupt : kExitFailed, store.error()};
   store_ = std::move(*store);
-  machines_ = std::make_unique<HostMachines>(HostMachinesOptions{.first_uid = first_vmm_uid(options_)});
+  HostMachinesOptions machines;
+  machines.first_uid = first_vmm_uid(options_);
+  if (auto cgroups = Cgroups::create("/proc/self/mounts", net::tag_for(options_.state)); cgroups.ok()) {
+    machines.cgroups = std::move(*cgroups);
+  } else {
+    LOG_INFO("instances have no limits by cgroup: {}", cgroups.error().message());
+  }
+  machines_ = std::make_unique<HostMachines>(std::move(machines));
   network_ = std::make_unique<HostNetwork>(options_.network, net::tag_for(options_.state), places_);
   CloudOptions cloud;
   cloud.keeper.layout.state = options_.state;

@@ -16,6 +16,7 @@ clean_up() {
   done
   kill "$daemon" 2>/dev/null || true
   wait "$daemon" 2>/dev/null || true
+  [ ! -e "${group:-none}" ] || status=1
   [ "$status" = 0 ] || tail -30 "$state/log" >&2
   rm -rf "$state"
   exit "$status"
@@ -30,13 +31,24 @@ expect() {
   [ "$found" = "$wanted" ] || fail "$*: '$found' instead of '$wanted'"
 }
 guest() { local name=$1; shift; haneul ssh "$name" -- "$@"; }
-field() { haneul "$1" show "$2" --json | jq -r ".. | .$3? // empty" | head -1; }
+# field KIND NAME MEMBER; the kind of an instance is ''.
+field() { haneul ${1:+"$1"} show "$2" --json | jq -r ".. | .$3? // empty" | head -1; }
 for _ in $(seq 300); do haneul ls >/dev/null 2>&1 && break; sleep 0.1; done
 
 say "An instance, with a mark on its root volume"
 haneul image register "$image" >/dev/null
 haneul run tiny --type t2.micro --name web --wait >/dev/null
 guest web 'echo first >mark && sync'
+
+# The limits of a t2.micro's VMM, where this host has cgroups and we may use them.
+group=$(echo /sys/fs/cgroup/haneul-*/"$(field '' web InstanceId)")
+if [ -e "$group" ]; then
+  expect "200000 100000" cat "$group/cpu.max"
+  expect "$(((1024 + 256 + 128) << 20))" cat "$group/memory.max"
+  expect 68 cat "$group/pids.max"
+  [ -s "$group/cgroup.procs" ] || fail "nobody is in $group"
+  say "the VMM is in its cgroup"
+fi
 
 say "A volume appears in the running guest, by its id"
 haneul volume create --size 1G --zone us-east-1a --name data >/dev/null

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cgroups: a cgroup (version 2) for each instance's VMM, with the limits that its type implies, where this
+// host offers them and the daemon is root. A VMM that its guest took over then takes no more memory, time and
+// processes than the instance was given.
+//
+//   memory.max   the guest's memory, a quarter more and 128 MiB: the VMM itself, and the host's cache of its disks
+//   cpu.max      one processor for each vCPU, and one for the device threads
+//   pids.max     64, and 4 for each vCPU
+//
+// Threads   thread-safe.
+// Lifetime  a cgroup stays until its last process has ended, and goes with the next sweep().
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "base/result.h"
+
+namespace haneul::agent {
+
+struct CgroupLimits {
+  uint64_t memory_bytes = 0;
+  unsigned cpus = 0;
+  unsigned pids = 0;
+};
+CgroupLimits limits_for(uint64_t guest_memory_bytes, unsigned vcpus);
+
+class Cgroups {
+ public:
+  /// This cloud's cgroups, made beneath the root of the hierarchy in `mounts` (/proc/self/mounts).
+  /// kUnsupported or kPermission with the reason why instances go without.
+  static Result<Cgroups> create(const std::filesystem::path& mounts, const std::string& tag);
+
+  /// A cgroup for this instance, with its limits; one that is there already gets them anew.
+  Result<std::filesystem::path> make(const std::string& instance_id, const CgroupLimits& limits) const;
+  /// Removes those that no process is in.
+  void sweep() const;
+  /// All of them, and the folder, if no instance runs.
+  void remove() const;
+  const std::filesystem::path& folder() const { return folder_; }
+
+ private:
+  explicit Cgroups(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  std::filesystem::path folder_;
+};
+
+}  // namespace haneul::agent
