@@ -53,5 +53,17 @@ fetch_packages() { # PACKAGE...
   ) 9>"$folder/lock"
 }
 
+# Prints the name of the package with Debian's cloud kernel of today; offline, of the newest one in the cache.
+debian_kernel_package() {
+  local package
+  package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-/ {print $2; exit}')
+  if [ -z "$package" ]; then
+    package=$(find "$haneul_cache/packages" -name 'linux-image-*-cloud-amd64_*.deb' -printf '%f\n' 2>/dev/null | sort -V | tail -1)
+    package=${package%%_*}
+  fi
+  [ -n "$package" ] || fail "apt knows no package linux-image-cloud-amd64; run 'apt-get update' on a Debian 12 machine first" 69
+  printf '%s\n' "$package"
+}
+
 # The names listed in a file, one a line, comments allowed.
 listed() { sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$1"; }
