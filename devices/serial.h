@@ -2,11 +2,9 @@
 // Serial: a 16550A UART, as far as the drivers of guests can tell (eight byte-wide registers; National
 // Semiconductor PC16550D data sheet, sections 8.1 to 8.7).
 //
-// Purpose   the guest's console. A transmitted byte is handed to `output` at once, so the transmitter is
-// always
+// Purpose   the guest's console. A transmitted byte is handed to `output` at once, so the transmitter is always
 //           empty; the line never has errors, and its speed is whatever the guest set.
-// Threads   read() and write() from vCPU threads, feed() and free_space() from any: one lock. `output` is
-// called
+// Threads   read() and write() from vCPU threads, feed() and free_space() from any: one lock. `output` is called
 //           with the lock held (so that bytes keep their order), and must neither block nor call back.
 //           `on_space` is called without it, by the vCPU thread that made the space.
 // Bounds    16 bytes of FIFO and kInputBytes behind it; feed() takes what fits and the caller keeps the rest.

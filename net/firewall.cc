@@ -6,9 +6,9 @@
 // whole subnet; from there all traffic, between two neighbours too, is routed and so meets the inet table:
 //
 //   instance -> host       prerouting and input: only replies
-//   instance -> elsewhere  forward: egress (the sender's outbound rules), then ingress if it goes to an
-//   instance elsewhere -> instance  forward: ingress (the receiver's inbound rules) host -> instance output:
-//   the operator's ports, then ingress
+//   instance -> elsewhere  forward: egress (the sender's outbound rules), then ingress if it goes to an instance
+//   elsewhere -> instance  forward: ingress (the receiver's inbound rules)
+//   host -> instance       output: the operator's ports, then ingress
 //
 // Every base chain has policy accept and ends what it refuses by a rule. While a transaction is prepared the
 // kernel may already call the new, still empty chains beside the old ones: they must then decide nothing.

@@ -8,9 +8,9 @@
 //           when the first has called leave() and was joined; the ring may be made on yet another.
 // Lifetime  an IoOperation stays alive and in place from its submission until completed() is called. The ring
 //           is destroyed only when in_flight() is 0 (watches and polls cancelled first).
-// Bounds    at most `entries` operations are with the kernel; further ones wait in order in an intrusive
-// list. Errors    results are io_uring's: a count, or a negated errno. System calls   create():
-// io_uring_setup, io_uring_register, mmap, eventfd2. Destruction: munmap, close.
+// Bounds    at most `entries` operations are with the kernel; further ones wait in order in an intrusive list.
+// Errors    results are io_uring's: a count, or a negated errno.
+// System calls   create(): io_uring_setup, io_uring_register, mmap, eventfd2. Destruction: munmap, close.
 //           run_once(): io_uring_enter. post(): write (the ring's own eventfd). Nothing else.
 #pragma once
 

@@ -2,17 +2,13 @@
 // virtio-net over a tap (VIRTIO 1.2, section 5.1): one receive and one transmit queue, checksum and TSO
 // offloads both ways, mergeable receive buffers.
 //
-// Transmit  the 12-byte header is copied once, checked against what was negotiated, and goes to the tap with
-// the
-//           frame's bytes straight from guest RAM. A bad frame is dropped and counted, and its buffer
-//           returned.
-// Receive   frames are read into a few buffers of ours (in bursts, through the ring) and copied to the
-// guest's,
+// Transmit  the 12-byte header is copied once, checked against what was negotiated, and goes to the tap with the
+//           frame's bytes straight from guest RAM. A bad frame is dropped and counted, and its buffer returned.
+// Receive   frames are read into a few buffers of ours (in bursts, through the ring) and copied to the guest's,
 //           exactly as many bytes as there are. When the guest offers no buffers, up to kReceiveBurst frames
 //           wait here and the tap is not looked at until it does: a flood costs nothing.
 // Thread    one I/O thread, one IoRing.
-// System calls   make_net(): io_uring setup, fcntl. activate(): ioctl TUNSETOFFLOAD and TUNSETVNETHDRSZ on
-// the
+// System calls   make_net(): io_uring setup, fcntl. activate(): ioctl TUNSETOFFLOAD and TUNSETVNETHDRSZ on the
 //           tap. The I/O thread: io_uring_enter, write (eventfd), and what the interrupts need.
 #pragma once
 

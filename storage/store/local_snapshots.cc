@@ -138,8 +138,7 @@ std::vector<SnapshotInfo> LocalStore::snapshots() {
   return infos;
 }
 
-// Giving back
-// ------------------------------------------------------------------------------------------------
+// ---- Giving back ----
 
 Status LocalStore::punch(const LayerRow& layer) {
   std::vector<std::unique_ptr<AsyncFile>> files;
@@ -178,8 +177,7 @@ Status LocalStore::collect(const StoreProgress& progress) {
   return catalog_->tidy();
 }
 
-// Checking
-// ---------------------------------------------------------------------------------------------------
+// ---- Checking ----
 
 Result<StoreCheck> LocalStore::check(const std::string& id, CheckOptions options,
                                      const StoreProgress& progress) {

@@ -237,8 +237,7 @@ Status LocalStore::expect_closed(const VolumeRow& volume) {
   return make_error(ErrorCode::kBusy, "the volume {} is open", volume.id);
 }
 
-// Volumes
-// -----------------------------------------------------------------------------------------------------
+// ---- Volumes ----
 
 Status LocalStore::create_volume(const NewVolume& wanted) {
   TRY(check_name(wanted.id));

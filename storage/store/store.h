@@ -7,11 +7,9 @@
 // properties is kExists.
 //
 // Threads   thread-safe. Calls that read or write data take long and report progress; everything else takes
-// milliseconds,
-//           and does not wait for those.
-// Lifetime  one process has the folder: open() is kBusy while another has. Descriptors that were handed out
-// live on. Errors    kNotFound, kExists, kBusy (in use: the sentence says by what), kInvalidArgument,
-// kCorrupt (names the
+//           milliseconds, and does not wait for those.
+// Lifetime  one process has the folder: open() is kBusy while another has. Descriptors that were handed out live on.
+// Errors    kNotFound, kExists, kBusy (in use: the sentence says by what), kInvalidArgument, kCorrupt (names the
 //           file), kNoSpace, kCancelled (progress said so; call again to go on).
 #pragma once
 

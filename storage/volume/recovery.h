@@ -2,9 +2,9 @@
 // Recovery: what the file of one layer holds, by its map and its journal. ../FORMAT.md, "Opening after a
 // crash". Shared by a volume's opening, by freezing, and by all that looks at a layer.
 //
-// Threads   free functions that block; one file is recovered by one caller at a time. Reading alone never
-// writes. Lifetime  nothing is kept of the file. Units     blocks of 4096 bytes; memory is at most some
-// megabytes, whatever the file says: the map is read page
+// Threads   free functions that block; one file is recovered by one caller at a time. Reading alone never writes.
+// Lifetime  nothing is kept of the file.
+// Units     blocks of 4096 bytes; memory is at most some megabytes, whatever the file says: the map is read page
 //           by page.
 // Errors    kCorrupt and kUnsupported with the place; those of the file.
 #pragma once

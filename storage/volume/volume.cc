@@ -104,8 +104,7 @@ Status OpenVolume::close() {
   return layer::write_state(file, state);
 }
 
-// Pushing a layer
-// --------------------------------------------------------------------------------------------
+// ---- Pushing a layer ----
 
 Status OpenVolume::sync_top() {
   AsyncFile* file = nullptr;
@@ -239,8 +238,7 @@ Status OpenVolume::finish_push() {
   return std::move(frozen).error().context("freezing the layer that was the volume's top");
 }
 
-// Opening
-// ----------------------------------------------------------------------------------------------------
+// ---- Opening ----
 
 void note_page(VolumeMap& map, size_t layer, uint64_t index, const layer::MapPage& page) {
   uint64_t at = index * layer::kBlocksPerMapPage;

@@ -2,12 +2,10 @@
 // Volume: a stack of layers as one virtual disk. ../FORMAT.md says what is in the files and why a crash at
 // any point is safe; block_backend.h says what a disk promises.
 //
-// Threads   as BlockBackend. what a Volume adds to a BlockBackend comes from any thread that is not an I/O
-//           thread of the volume, one call at a time; they block, and the I/O threads must go on turning
-//           meanwhile.
+// Threads   as BlockBackend. What a Volume adds to it may be called from any thread that is not an I/O thread of
+//           the volume, one call at a time; these calls block, and the I/O threads must go on turning meanwhile.
 // Lifetime  the destructor blocks until all that is known is in the files (a clean close). Channels go first.
-// Errors    open_volume(): kBusy if the top is open elsewhere; kCorrupt, kUnsupported with a sentence that
-// names
+// Errors    open_volume(): kBusy if the top is open elsewhere; kCorrupt, kUnsupported with a sentence that names
 //           the layer; kInvalidArgument if the layers are not a stack (wrong parent, wrong or missing key, a
 //           size that shrinks upwards, a layer beneath that is not frozen).
 // System calls  those of AsyncFile's blocking calls: pread64, pwrite64, fdatasync, ftruncate, lseek, fstat.

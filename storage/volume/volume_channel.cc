@@ -24,8 +24,7 @@ uint64_t end_block(uint64_t end) {
 
 }  // namespace
 
-// Common
-// -----------------------------------------------------------------------------------------------------
+// ---- Common ----
 
 void Job::start(BlockRequest& request) {
   Disk& disk = channel_.disk_;
@@ -141,8 +140,7 @@ void Job::start_flush() {
   tasks_[0].sync(*file, channel_.ring_, *this);
 }
 
-// Reads
-// ------------------------------------------------------------------------------------------------------
+// ---- Reads ----
 
 void ReadPart::start(Job& job, AsyncFile& file, uint64_t file_offset, uint64_t skip, uint64_t length) {
   job_ = &job;
@@ -208,8 +206,7 @@ void Job::part_done(ReadPart& part, int error) {
   if (outstanding_ == 0) finish(status_of(error_));
 }
 
-// Changes
-// ----------------------------------------------------------------------------------------------------
+// ---- Changes ----
 
 void Job::start_change() {
   Disk& disk = channel_.disk_;

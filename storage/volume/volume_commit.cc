@@ -9,8 +9,7 @@
 
 namespace haneul::storage::volume {
 
-// Fresh runs
-// ---------------------------------------------------------------------------------------------------
+// ---- Fresh runs ----
 
 void FreshRuns::add(const Run& run) {
   if (used_ > 0) {
@@ -51,8 +50,7 @@ bool FreshRuns::data_overlaps(uint64_t first, uint64_t last) const {
   return std::any_of(runs().begin(), runs().end(), overlaps);
 }
 
-// The disk's part
-// --------------------------------------------------------------------------------------------
+// ---- The disk's part ----
 
 void Disk::changed(uint64_t first, uint64_t count, BlockState state, std::optional<uint32_t> crc) {
   const Owner owner = state == BlockState::kData ? Owner::data(top()) : Owner::zero(top());
@@ -108,8 +106,7 @@ void Disk::end_turn(Channel* from) {
   if (leader != nullptr) leader->resume_leading(from);
 }
 
-// A commit
-// ---------------------------------------------------------------------------------------------------
+// ---- A commit ----
 
 void Commit::start(Channel& channel) {
   channel_ = &channel;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the parts of an open volume share; not for use outside storage/volume. ../FORMAT.md has the rules.
 //
-// Threads   jobs and channels belong to their ring's thread; Disk's members are guarded by its mutex where it
-// says so.
+// Threads   jobs and channels belong to their ring's thread; Disk's members are guarded by its mutex where it says so.
 //           One party at a time has the *turn*: a commit (of the thread that leads it), a resize, or a push
 //           of a layer (on the caller's thread). Only who has the turn writes journal, map and state.
 #pragma once

@@ -13,8 +13,8 @@
 //   disk-id [nth=N]           a disk's size and serial
 //   net frames=N              sends N frames and counts the echoed ones
 //   entropy                   reads 64 bytes from virtio-rng
-//   hotplug [write=1]         reads, or writes to, each disk that is plugged in; ejects it when asked, until
-//   'q' 3fault, 0halt             in ring 0, see start.S
+//   hotplug [write=1]         reads, or writes to, each disk that is plugged in; ejects it when asked, until 'q'
+//   3fault, 0halt             in ring 0, see start.S
 // With stay=1 the guest spins at its end, without any exit, instead of powering off.
 #include "tests/guests/runtime.h"
 #include "tests/guests/virtio.h"

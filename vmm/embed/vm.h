@@ -2,9 +2,11 @@
 // haneul::Vm: a virtual machine inside your program: for a test harness that wants a real kernel, in
 // milliseconds. No daemon, no files of its own, no root: only /dev/kvm.
 //
-//   auto vm = haneul::Vm::launch({.kernel = "vmlinux", .initrds = {"initrd"}, .command_line =
-//   "console=ttyS0"}); if (!vm.ok()) return fail(vm.error().message()); vm->wait_for_console("login: ",
-//   std::chrono::seconds(30)).value(); vm->type("root\n");
+//   auto vm = haneul::Vm::launch({.kernel = "vmlinux", .initrds = {"initrd"}, .command_line = "console=ttyS0"});
+//   if (!vm.ok()) return fail(vm.error().message());
+//   Status prompt = vm->wait_for_console("login: ", std::chrono::seconds(30));
+//   if (!prompt.ok()) return fail(prompt.error().message());
+//   (void)vm->type("root\n");
 //
 // Thread-safe. The machine's threads belong to the Vm; its destructor stops the guest and joins them. The
 // library installs a handler for one realtime signal, SIGRTMIN+1, with which it interrupts its vCPU threads.
