@@ -58,12 +58,18 @@ Vcpu::~Vcpu() {
   ::munmap(run_, map_bytes_);
 }
 
-void Vcpu::start(ThreadStarter& threads, bool paused) {
+Status Vcpu::start(ThreadStarter& threads, bool paused) {
   if (paused) request_ = Request::kPause;
-  thread_ = threads.start(fmt::format("vcpu{}", index_), [this] { loop(); });
+  thread_ = TRY(threads.start(fmt::format("vcpu{}", index_), [this] { loop(); }));
+  return {};
 }
 
 void Vcpu::loop() {
+  // A program that blocks signals before it starts threads has blocked this one as well.
+  sigset_t kick;
+  ::sigemptyset(&kick);
+  ::sigaddset(&kick, kick_signal());
+  ::pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
   {
     std::lock_guard lock(mutex_);
     handle_ = ::pthread_self();
@@ -200,7 +206,7 @@ void Vcpu::pause() {
   ask(Request::kPause);
   std::unique_lock lock(mutex_);
   if (!thread_.joinable()) return;
-  changed_.wait(lock, [this] { return still_ || request_.load() != Request::kPause; });
+  changed_.wait(lock, [this] { return still_ || request_.load() == Request::kRun; });
 }
 
 void Vcpu::resume() {

@@ -73,9 +73,9 @@ class Vcpu {
   const UniqueFd& fd() const { return fd_; }
   const ExitCounters& exits() const { return exits_; }
 
-  /// Starts the thread, paused or running.
-  void start(ThreadStarter& threads, bool paused);
-  /// Returns when the vCPU stands still (or has stopped). Not to be called on its own thread.
+  /// Starts the thread, paused or running. Fails as the starter does.
+  Status start(ThreadStarter& threads, bool paused);
+  /// Returns when the vCPU stands still, or its thread has ended. Not to be called on its own thread.
   void pause();
   void resume();
   /// Makes the thread leave as soon as it can; does not wait. May be called on any thread, its own included.

@@ -415,7 +415,7 @@ TEST_F(NetTest, PauseHoldsStillAndLosesNoReceivedFrame) {
   offer(1526);
   driver->kick(kRx);
   EXPECT_FALSE(driver->wait_used(kRx, 50ms));
-  driver->device().resume();
+  ASSERT_TRUE(driver->device().resume().ok());
   EXPECT_TRUE(driver->wait_used(kRx));
 }
 
