@@ -11,6 +11,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -92,6 +93,8 @@ class Vcpu {
   bool stand_still();
   /// Runs the guest until its next exit, and handles it. False: the vCPU has ended.
   bool run_once();
+  /// KVM_RUN failed with EAGAIN: whether it has, for too long.
+  bool is_stuck();
   bool handle_exit();
   void handle_pio();
   bool complete_pending_access();
@@ -105,6 +108,8 @@ class Vcpu {
   Buses buses_;
   OnEnd on_end_;
   ExitCounters exits_;
+  std::chrono::steady_clock::time_point last_refusal_;
+  unsigned refusals_ = 0;
 
   std::atomic<Request> request_{Request::kRun};
   std::mutex mutex_;

@@ -44,7 +44,8 @@ class IoWorker {
 
   /// The client and the doorbells (null: none in that place) stay until halt() returns. Fails as the starter
   /// does.
-  Status start(ThreadStarter& threads, std::string name, Client& client, std::vector<const EventFd*> doorbells);
+  Status start(ThreadStarter& threads, std::string name, Client& client,
+               std::vector<const EventFd*> doorbells);
   /// Returns when the client is idle and the thread is gone.
   void halt();
 

@@ -98,9 +98,8 @@ class Vm::Impl {
     std::unique_ptr<Impl> impl(new Impl(std::move(kvm), std::move(work)));
     std::promise<Status> ready;
     auto outcome = ready.get_future();
-    impl->thread_ = TRY(start_thread("haneul-vm", [self = impl.get(), &ready, &runner] {
-      self->control(std::move(runner), ready);
-    }));
+    impl->thread_ = TRY(start_thread(
+        "haneul-vm", [self = impl.get(), &ready, &runner] { self->control(std::move(runner), ready); }));
     TRY(outcome.get());
     return impl;
   }
