@@ -8,7 +8,6 @@
 
 #include "base/endian.h"
 #include "vmm/arch/x86_64/boot.h"
-#include "vmm/arch/x86_64/cpuid.h"
 #include "vmm/arch/x86_64/layout.h"
 
 namespace haneul::vmm::x86 {
@@ -110,40 +109,6 @@ TEST_F(TablesTest, TheMemoryMapCoversAllRam) {
   }
   EXPECT_EQ(ram, 5_GiB - (kHighRamGpa - kLowRamEnd));
   EXPECT_EQ(text(kCommandLineGpa, 6), std::string("quiet\0", 6));
-}
-
-kvm_cpuid_entry2 leaf(uint32_t function) {
-  kvm_cpuid_entry2 entry{};
-  entry.function = function;
-  return entry;
-}
-
-TEST(Cpuid, TellsTopologyAndHypervisor) {
-  auto entries = guest_cpuid({leaf(1), leaf(0xb), leaf(0x80000002), leaf(0x80000008)}, 2, 6, true);
-  unsigned levels = 0;
-  for (const auto& e : entries) {
-    if (e.function == 1) {
-      EXPECT_TRUE(e.ecx & (1u << 31));
-      EXPECT_TRUE(e.ecx & (1u << 24));
-      EXPECT_EQ(e.ebx >> 24, 2u);
-      EXPECT_EQ((e.ebx >> 16) & 0xff, 6u);
-    }
-    if (e.function == 0xb) {
-      ++levels;
-      EXPECT_EQ(e.edx, 2u);
-      if (e.index == 1) {
-        EXPECT_EQ(e.eax, 3u) << "three bits number six cores";
-        EXPECT_EQ(e.ebx, 6u);
-      }
-    }
-    if (e.function == 0x80000008) {
-      EXPECT_EQ(e.ecx & 0xff, 5u);
-    }
-    if (e.function == 0x80000002) {
-      EXPECT_EQ(std::memcmp(&e.eax, "Hane", 4), 0);
-    }
-  }
-  EXPECT_EQ(levels, 3u);
 }
 
 }  // namespace
