@@ -125,6 +125,23 @@ TEST_F(MachineTest, ResetEndsOrStartsOver) {
   EXPECT_EQ(testing::open_descriptors(), descriptors);
 }
 
+TEST_F(MachineTest, TheGenerationIdIsNewInEachMachineAndTheSameAfterAReset) {
+  std::string first = output_of(config("generation"));
+  std::string second = output_of(config("generation"));
+  EXPECT_THAT(first, ::testing::MatchesRegex("!low=[0-9]+\nhigh=[0-9]+\ndone\n"));
+  EXPECT_NE(first, second);
+
+  VmConfig again = config("generation reset=1");
+  again.reset_ends = false;
+  auto vm = Vm::launch(again).value();
+  ASSERT_TRUE(vm.wait_for_console("high=", kPatience).ok());
+  ASSERT_TRUE(vm.wait_for_console("high=", kPatience).ok());
+  ASSERT_TRUE(vm.wait_for_console("!", kPatience).ok());
+  std::string text = vm.console();
+  size_t life = text.find('!', 1);
+  EXPECT_EQ(text.substr(0, life), text.substr(life, life));
+}
+
 TEST_F(MachineTest, ATripleFaultHasItsName) {
   auto vm = Vm::launch(config("3fault")).value();
   auto end = vm.wait(kPatience).value();

@@ -14,6 +14,7 @@
 //   net frames=N              sends N frames and counts the echoed ones
 //   entropy                   reads 64 bytes from virtio-rng
 //   hotplug [write=1]         reads, or writes to, each disk that is plugged in; ejects it when asked, until 'q'
+//   generation [reset=1]      tells the machine's generation ID; then resets the machine
 //   3fault, 0halt             in ring 0, see start.S
 // With wait=1 the guest begins when a 'q' is typed. With stay=1 it spins at its end, without any exit, instead of
 // powering off.
@@ -290,6 +291,14 @@ void run_echo() {
   }
 }
 
+// Where the DSDT says that it is (vmm/arch/x86_64/layout.h).
+void run_generation() {
+  constexpr uint64_t kGeneration = 0xdf000;
+  print_line("low", read_mmio<uint64_t>(kGeneration));
+  print_line("high", read_mmio<uint64_t>(kGeneration + 8));
+  if (option("reset", 0) != 0) reset();
+}
+
 void run_flood() {
   uint64_t bytes = option("bytes", 1 << 20);
   for (uint64_t i = 0; i < bytes; ++i) out8(0x3f8, static_cast<uint8_t>('a' + i % 26));
@@ -313,6 +322,8 @@ void run() {
   } else if (command_is("spin")) {
     print("spinning\n");
     for (;;) pause();
+  } else if (command_is("generation")) {
+    run_generation();
   } else if (command_is("flood")) {
     run_flood();
   } else if (command_is("block")) {
