@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a freestanding guest has: ports, the serial line, numbers in text, the command line, power, time,
-// memory. Everything runs in ring 3 on the first vCPU, without interrupts: devices are polled.
+// memory. Everything runs in ring 3, on the first vCPU unless start_vcpu() is called, without interrupts: devices are
+// polled.
 #pragma once
 
 #include <stddef.h>
@@ -32,6 +33,9 @@ inline uint64_t ticks() {
 inline void pause() {
   asm volatile("pause" ::: "memory");
 }
+
+/// Starts vCPU `index` with INIT and SIPI; it calls `body` in ring 3, once, and then spins. Returns when it runs.
+void start_vcpu(unsigned index, void (*body)(unsigned index));
 
 void print(const char* text);
 void print_number(uint64_t value);
