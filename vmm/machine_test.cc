@@ -138,6 +138,20 @@ TEST_F(MachineTest, ARawDiskKeepsWhatWasWritten) {
   EXPECT_NE(first, std::string(64, '\0'));
 }
 
+// RAM goes on above the hole for PCI, at 4 GiB: the guest's processor and its devices both find it there.
+TEST_F(MachineTest, MemoryAboveFourGiBIsReadAndWrittenByGuestAndDevices) {
+  std::vector<VmDisk> disks = {{.path = folder_.disk("disk", 4_MiB), .id = "vol-1"}};
+  VmConfig large = config("block requests=200 check=1 high=1", disks);
+  large.memory_bytes = 3_GiB + 64_MiB;
+  EXPECT_EQ(output_of(large), "!verified=819200\ndone\n");
+  large.command_line = "entropy high=1";
+  EXPECT_THAT(output_of(large), HasSubstr("bytes=64\n"));
+  // There is none without it: the device says so, and is not fooled into the window below.
+  large.memory_bytes = 3_GiB;
+  large.command_line = "block requests=1 check=1 high=1";
+  EXPECT_THAT(output_of(large), HasSubstr("FAIL the device needs a reset\n"));
+}
+
 TEST_F(MachineTest, EachDiskHasItsSizeAndSerial) {
   std::vector<VmDisk> disks = {{.path = folder_.disk("a", 1_MiB), .id = "vol0123456789abcdef0"},
                                {.path = folder_.disk("b", 3_MiB), .id = "vol-two", .read_only = true}};

@@ -19,7 +19,7 @@
 //                             its own letter for ever
 //   3fault, 0halt             in ring 0, see start.S
 // With wait=1 the guest begins when a 'q' is typed. With stay=1 it spins at its end, without any exit, instead of
-// powering off.
+// powering off. With high=1 its memory comes from above 4 GiB: rings, headers and buffers.
 #include "tests/guests/runtime.h"
 #include "tests/guests/virtio.h"
 

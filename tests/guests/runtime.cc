@@ -32,6 +32,7 @@ void (*volatile ap_body)(unsigned) = nullptr;
 volatile unsigned ap_index = 0;
 volatile bool ap_runs = false;
 uint64_t next_free = 16 << 20;
+constexpr uint64_t kHighRam = 4ull << 30;
 
 size_t length(const char* text) {
   size_t n = 0;
@@ -51,6 +52,7 @@ bool starts_with(const char* text, const char* prefix) {
 void set_command_line(const uint8_t* boot_params) {
   command_line =
       reinterpret_cast<const char*>(uint64_t{*reinterpret_cast<const uint32_t*>(boot_params + 0x228)});
+  if (option("high", 0) != 0) next_free = kHighRam;
 }
 
 void start_vcpu(unsigned index, void (*body)(unsigned index)) {

@@ -51,7 +51,7 @@ bool command_is(const char* name);  // the command line's first word
 [[noreturn]] void reset();
 [[noreturn]] void fail(const char* why);  // prints "FAIL why", powers off
 
-/// Zeroed memory that is never freed, from 16 MiB on; aligned to a page.
+/// Zeroed memory that is never freed, from 16 MiB on, or with high=1 from 4 GiB on; aligned to a page.
 void* allocate(size_t bytes);
 
 /// A small generator with a seed, so that both sides know the bytes.

@@ -137,19 +137,19 @@ no_idt:
     .word 0
     .quad 0
 
-# Identity map, for user mode: 4 GiB, and the first GiB of the PCI window at 256 GiB.
+# Identity map, for user mode: 5 GiB, and the first GiB of the PCI window at 256 GiB.
     .balign 4096
 pml4:
     .quad pdpt + 7
     .fill 511, 8, 0
 pdpt:
-    .quad pd + 7, pd + 0x1007, pd + 0x2007, pd + 0x3007
-    .fill 252, 8, 0
+    .quad pd + 7, pd + 0x1007, pd + 0x2007, pd + 0x3007, pd + 0x4007
+    .fill 251, 8, 0
     .quad pd_window + 7
     .fill 255, 8, 0
 pd:
     .set page, 0
-    .rept 2048
+    .rept 2560
     .quad page + 0x87
     .set page, page + 0x200000
     .endr
