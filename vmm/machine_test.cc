@@ -152,6 +152,37 @@ TEST_F(MachineTest, MemoryAboveFourGiBIsReadAndWrittenByGuestAndDevices) {
   EXPECT_THAT(output_of(large), HasSubstr("FAIL the device needs a reset\n"));
 }
 
+/// Of 2 MiB.
+uint64_t free_huge_pages() {
+  auto text = read_file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+  return text.ok() ? std::strtoull(text->c_str(), nullptr, 10) : 0;
+}
+
+TEST_F(MachineTest, HugePagesBackTheMemory) {
+  uint64_t before = free_huge_pages();
+  if (before < 40) GTEST_SKIP() << "this host has " << before << " free huge pages, and the test needs 40";
+  VmConfig huge =
+      config("block requests=200 check=1 stay=1", {{.path = folder_.disk("disk", 4_MiB), .id = "vol-1"}});
+  huge.huge_pages = true;
+  {
+    auto vm = Vm::launch(huge).value();
+    ASSERT_TRUE(vm.wait_for_console("done\n", kPatience).ok()) << vm.console();
+    EXPECT_LT(free_huge_pages(), before);
+  }
+  EXPECT_EQ(free_huge_pages(), before);
+}
+
+TEST_F(MachineTest, HugePagesThatAreNotThereAreAnError) {
+  VmConfig huge = config("hello");
+  huge.huge_pages = true;
+  huge.memory_bytes = (free_huge_pages() + 1024) * 2_MiB;
+  EXPECT_EQ(
+      error_of(huge),
+      fmt::format("cannot map {} MiB of guest memory with huge pages (are enough of 2 MiB reserved, see "
+                  "HugePages_Free in /proc/meminfo and /proc/sys/vm/nr_hugepages?): Cannot allocate memory",
+                  huge.memory_bytes >> 20));
+}
+
 TEST_F(MachineTest, EachDiskHasItsSizeAndSerial) {
   std::vector<VmDisk> disks = {{.path = folder_.disk("a", 1_MiB), .id = "vol0123456789abcdef0"},
                                {.path = folder_.disk("b", 3_MiB), .id = "vol-two", .read_only = true}};

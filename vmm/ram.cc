@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "vmm/ram.h"
 
+#include <linux/mman.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -16,12 +17,16 @@ Result<std::unique_ptr<GuestRam>> GuestRam::create(uint64_t bytes, bool huge_pag
   }
   // Room to begin at a multiple of 2 MiB, so that huge pages fit; what is over goes back.
   uint64_t span = bytes + 2_MiB;
-  int flags = MAP_PRIVATE | MAP_ANONYMOUS | (huge_pages ? MAP_HUGETLB : MAP_NORESERVE);
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | (huge_pages ? MAP_HUGETLB | MAP_HUGE_2MB : MAP_NORESERVE);
   if (huge_pages) span = bytes;  // these are aligned
   void* mapped = ::mmap(nullptr, span, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (mapped == MAP_FAILED) {
-    return errno_error("cannot map {} MiB of guest memory{}", bytes >> 20,
-                       huge_pages ? " (are enough huge pages reserved in /proc/sys/vm/nr_hugepages?)" : "");
+    return errno_error(
+        "cannot map {} MiB of guest memory{}", bytes >> 20,
+        huge_pages
+            ? " with huge pages (are enough of 2 MiB reserved, see HugePages_Free in /proc/meminfo and "
+              "/proc/sys/vm/nr_hugepages?)"
+            : "");
   }
   auto* begin = static_cast<std::byte*>(mapped);
   std::byte* host =

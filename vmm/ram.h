@@ -15,7 +15,8 @@ namespace haneul::vmm {
 
 class GuestRam {
  public:
-  /// bytes: a multiple of 2 MiB, at least 2 MiB. The pages are allocated when touched.
+  /// bytes: a multiple of 2 MiB, at least 2 MiB. The pages are allocated when touched; with huge_pages they are
+  /// reserved now, out of those of 2 MiB that the host keeps for that.
   static Result<std::unique_ptr<GuestRam>> create(uint64_t bytes, bool huge_pages);
   ~GuestRam();
   GuestRam(const GuestRam&) = delete;

@@ -71,6 +71,7 @@ Result<vmm::RunnerConfig> runner_config(const VmConfig& from) {
   vmm::RunnerConfig config;
   vmm::MachineConfig& machine = config.machine;
   machine.memory_bytes = from.memory_bytes;
+  machine.huge_pages = from.huge_pages;
   machine.vcpus = from.vcpus;
   machine.command_line = from.command_line;
   machine.kernel = TRY(open_file(from.kernel, O_RDONLY));

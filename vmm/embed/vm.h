@@ -43,6 +43,9 @@ struct VmConfig {
   std::string command_line = {};
   /// A multiple of 2 MiB.
   uint64_t memory_bytes = 128 << 20;
+  /// Back the memory with huge pages of 2 MiB that the host has reserved. Without, transparent ones are used where
+  /// the host has them.
+  bool huge_pages = false;
   /// 1 to 32.
   unsigned vcpus = 1;
   std::vector<VmDisk> disks = {};
