@@ -218,6 +218,16 @@ TEST_F(MachineTest, ResetEndsOrStartsOver) {
   EXPECT_EQ(testing::open_descriptors(), descriptors);
 }
 
+// irqfds, routes and the IOAPIC, as far as the guest's local APIC.
+TEST_F(MachineTest, InterruptsReachTheGuest) {
+  auto vm = Vm::launch(config("interrupts")).value();
+  Status ready = vm.wait_for_console("messages=16\nunmasked\nready\n", kPatience);
+  ASSERT_TRUE(ready.ok()) << ready.error().message();
+  ASSERT_TRUE(vm.press_power_button().ok());
+  Status pressed = vm.wait_for_console("events=1\ndone\n", kPatience);
+  EXPECT_TRUE(pressed.ok()) << pressed.error().message();
+}
+
 TEST_F(MachineTest, TheGenerationIdIsNewInEachMachineAndTheSameAfterAReset) {
   std::string first = output_of(config("generation"));
   std::string second = output_of(config("generation"));

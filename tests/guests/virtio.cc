@@ -108,7 +108,13 @@ void VirtioDevice::open(unsigned slot, uint64_t features) {
 void VirtioDevice::find_capabilities(uint64_t function) {
   for (uint8_t at = read_mmio<uint8_t>(function + 0x34); at != 0;
        at = read_mmio<uint8_t>(function + at + 1)) {
-    if (read_mmio<uint8_t>(function + at) != 9) continue;
+    uint8_t id = read_mmio<uint8_t>(function + at);
+    if (id == 0x11) {
+      uint32_t table = read_mmio<uint32_t>(function + at + 4);
+      msix_ = function + at;
+      msix_table_ = bar_address(function, table & 7) + (table & ~7u);
+    }
+    if (id != 9) continue;
     uint8_t type = read_mmio<uint8_t>(function + at + 3);
     uint64_t place =
         bar_address(function, read_mmio<uint8_t>(function + at + 4)) + read_mmio<uint32_t>(function + at + 8);
@@ -139,6 +145,19 @@ void VirtioDevice::set_up_queue(uint16_t index, Queue& queue, uint16_t size) {
 void VirtioDevice::go() {
   write_mmio<uint8_t>(common_ + 20, 15);
   if ((status() & 0x40) != 0) fail("the device needs a reset");
+}
+
+void VirtioDevice::use_msix(uint16_t queue) {
+  write_mmio<uint16_t>(msix_ + 2, 1u << 15);
+  write_mmio<uint16_t>(common_ + 22, queue);
+  write_mmio<uint16_t>(common_ + 26, 0);
+  if (read_mmio<uint16_t>(common_ + 26) != 0) fail("the queue took no vector");
+}
+
+void VirtioDevice::set_vector(uint8_t vector) {
+  write_mmio<uint32_t>(msix_table_, 0xfee00000);
+  write_mmio<uint32_t>(msix_table_ + 4, 0);
+  write_mmio<uint32_t>(msix_table_ + 8, vector);
 }
 
 }  // namespace guest

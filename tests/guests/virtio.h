@@ -33,6 +33,8 @@ class Queue {
   /// The next finished chain's head, or -1.
   int poll(uint32_t* written = nullptr);
   uint64_t kicks() const { return kicks_; }
+  /// Asks for an interrupt when the next chain is finished.
+  void want_interrupt() { available_[2 + size_] = next_used_; }
 
  private:
   uint16_t size_ = 0;
@@ -58,6 +60,11 @@ class VirtioDevice {
   void open(unsigned slot, uint64_t features);
   void set_up_queue(uint16_t index, Queue& queue, uint16_t size);
   void go();  // DRIVER_OK
+  /// MSI-X on, and a queue's interrupts by the table's first entry, which is masked still.
+  void use_msix(uint16_t queue);
+  /// That entry's message: this vector of the first vCPU.
+  void set_vector(uint8_t vector);
+  void mask(bool on) { write_mmio<uint32_t>(msix_table_ + 12, on ? 1 : 0); }
   uint64_t features() const { return features_; }
   uint64_t config(uint32_t offset) const { return config_ + offset; }
   uint8_t status() const { return read_mmio<uint8_t>(common_ + 20); }
@@ -65,6 +72,8 @@ class VirtioDevice {
  private:
   void find_capabilities(uint64_t function);
   uint64_t common_ = 0;
+  uint64_t msix_ = 0;
+  uint64_t msix_table_ = 0;
   uint64_t notify_ = 0;
   uint32_t notify_multiplier_ = 0;
   uint64_t config_ = 0;
