@@ -30,8 +30,9 @@ install_packages() {
   [ -n "$missing" ] || return 0
   say "Installing: $missing"
   as_root apt-get update -qq || die "apt-get update failed: see above"
+  # A line for each package, on its way down and when it is set up: this may take minutes.
   # shellcheck disable=SC2086
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2 ||
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >&2 ||
     die "apt-get could not install: $missing"
 }
 
@@ -46,10 +47,10 @@ build() {
     ninja -C "$top/build/$preset" -j "$jobs" "$@" >&2 || die "the build failed: see above"
     return
   fi
-  # Without a terminal: a line every tenth of the way, and everything if it fails.
+  # Without a terminal: a line every tenth of the way, and the end of the log if it fails.
   NINJA_STATUS='%p %f/%t ' ninja -C "$top/build/$preset" -j "$jobs" "$@" 2>&1 | tee "$log" |
-    awk '/^ *[0-9]+% / { tenth = int($1 / 10); if (tenth != last) { print "    " $1 " of " $2; last = tenth; fflush() } }' >&2
-  [ "${PIPESTATUS[0]}" = 0 ] || { tail -60 "$log" >&2; die "the build failed: see above, and $log"; }
+    awk '/^ *[0-9]+% / { tenth = int($1 / 10); if (tenth != last) { print "    " $1 " of " $2; last = tenth; fflush() } }' >&2 ||
+    { tail -60 "$log" >&2; die "the build failed: see above, and $log"; }
 }
 
 # shellcheck disable=SC2034 # host is for those who source this
