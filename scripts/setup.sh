@@ -53,8 +53,25 @@ build() {
     { tail -60 "$log" >&2; die "the build failed: see above, and $log"; }
 }
 
+# image NAME [OPTION...]: builds an image into build/images/NAME if what it is made of changed since.
+image() {
+  local name=$1 folder=$top/build/images/${1}${3:+-$3}; shift
+  if [ -e "$folder/image.json" ] &&
+    [ -z "$(find "$top/images" -newer "$folder/image.json" -type f -print -quit)" ]; then return; fi
+  say "Building the image $(basename "$folder")"
+  "$top/images/$name/build" --out "$folder" "$@"
+  touch "$folder/image.json"
+}
+
+# Whether this machine's /dev/kvm runs anything at all: the freestanding guest says hello.
+kvm_is_here() {
+  local bin=$top/build/release/bin
+  timeout 20 "$bin/haneul-vmm" --kernel "$bin/guests/guest" --cmdline hello --memory 64M 2>/dev/null | grep -q hello
+}
+
 # shellcheck disable=SC2034 # host is for those who source this
 # choose_host: sets `host` to the command that runs its arguments where Linux guests run, and says which that is.
+# HANEUL_TESTHOST_MIB and HANEUL_TESTHOST_SECONDS give the emulated host other limits.
 choose_host() {
   local verdict
   if verdict=$("$top/build/release/bin/haneul-vmm" --probe 2>&1); then
@@ -63,7 +80,6 @@ choose_host() {
     return
   fi
   say "Linux guests run in the emulated host (software emulation, slow), because: ${verdict#haneul-vmm: }"
-  install_packages "$top/images/packages"
   "$top/tests/testhost/testhost" --prepare
-  host=("$top/tests/testhost/testhost" -m "${HANEUL_TESTHOST_MIB:-4096}" -t "${HANEUL_TESTHOST_SECONDS:-1500}" --)
+  host=("$top/tests/testhost/testhost" -m "${HANEUL_TESTHOST_MIB:-6144}" -t "${HANEUL_TESTHOST_SECONDS:-2700}" --)
 }
