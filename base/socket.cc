@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -40,15 +41,52 @@ const sockaddr* generic(const Address& address) {
   return reinterpret_cast<const sockaddr*>(&address.value);
 }
 
+// Frees the name for a new socket, if what has it is a socket that nobody serves: only a refused connection
+// says so. Another error may be a live socket's of another type, or another user's.
+Status remove_dead(const std::filesystem::path& path, const Address& address, int type) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) == 0 && !S_ISSOCK(info.st_mode)) {
+    return make_error(ErrorCode::kExists, "{} exists and is not a socket", path.string());
+  }
+  UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return errno_error("socket");
+  if (::connect(fd.get(), generic(address), sizeof address.value) == 0 || errno == EAGAIN) {
+    return make_error(ErrorCode::kExists, "{} is already served by a live process", path.string());
+  }
+  if (errno == EPROTOTYPE) {
+    return make_error(ErrorCode::kExists, "{} is a socket of another kind, of a live process", path.string());
+  }
+  if (errno == ENOENT) return {};
+  if (errno != ECONNREFUSED) {
+    return Error(
+        ErrorCode::kExists,
+        errno_error("{} may be served by a live process, and cannot be asked", path.string()).message());
+  }
+  ::unlink(path.c_str());
+  return {};
+}
+
 }  // namespace
 
-Result<UniqueFd> connect_unix(const std::filesystem::path& path, int type) {
+Result<UniqueFd> connect_unix(const std::filesystem::path& path, int type,
+                              std::chrono::milliseconds timeout) {
   UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
   if (!fd) return errno_error("socket");
   Address address = TRY(address_of(path));
+  // A listener that accepts nothing has a full queue sooner or later; then connect() waits as sending does.
+  timeval limit{.tv_sec = timeout.count() / 1000, .tv_usec = timeout.count() % 1000 * 1000};
+  if (::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) != 0)
+    return errno_error("setsockopt");
   if (::connect(fd.get(), generic(address), sizeof address.value) != 0) {
+    if (errno == EAGAIN) {
+      return make_error(ErrorCode::kTimeout, "{} takes no connection within {} ms", path.string(),
+                        timeout.count());
+    }
     return errno_error("cannot connect to {}", path.string());
   }
+  timeval none{};
+  if (::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &none, sizeof none) != 0)
+    return errno_error("setsockopt");
   return fd;
 }
 
@@ -58,14 +96,7 @@ Result<UniqueFd> listen_unix(const std::filesystem::path& path, int type, unsign
   Address address = TRY(address_of(path));
   if (::bind(fd.get(), generic(address), sizeof address.value) != 0) {
     if (errno != EADDRINUSE) return errno_error("cannot listen on {}", path.string());
-    struct stat info {};
-    if (::lstat(path.c_str(), &info) == 0 && !S_ISSOCK(info.st_mode)) {
-      return make_error(ErrorCode::kExists, "{} exists and is not a socket", path.string());
-    }
-    if (connect_unix(path, type).ok()) {
-      return make_error(ErrorCode::kExists, "{} is already served by a live process", path.string());
-    }
-    ::unlink(path.c_str());
+    TRY(remove_dead(path, address, type));
     if (::bind(fd.get(), generic(address), sizeof address.value) != 0) {
       return errno_error("cannot listen on {}", path.string());
     }

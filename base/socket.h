@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -17,9 +18,13 @@
 namespace haneul {
 
 /// Listens on a new socket file of the type given (SOCK_STREAM or SOCK_SEQPACKET). A file left by a process
-/// that no longer serves it is replaced; one that answers is kExists. Paths longer than sun_path work.
+/// that no longer serves it is replaced; one that is served, or may be, is kExists. Paths longer than sun_path
+/// work.
 Result<UniqueFd> listen_unix(const std::filesystem::path& path, int type, unsigned mode = 0600);
-Result<UniqueFd> connect_unix(const std::filesystem::path& path, int type);
+/// kTimeout if the other side takes no connection in that time: it may be hostile, and never take one. The
+/// socket itself has no time limit.
+Result<UniqueFd> connect_unix(const std::filesystem::path& path, int type,
+                              std::chrono::milliseconds timeout = std::chrono::seconds(5));
 Result<UniqueFd> accept_unix(int listener);
 Result<std::pair<UniqueFd, UniqueFd>> socket_pair(int type);
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <filesystem>
 
@@ -45,6 +46,37 @@ TEST_F(SocketTest, ALiveSocketIsRefusedAndADeadOneReplaced) {
     EXPECT_EQ(second.error().message(), path.string() + " is already served by a live process");
   }
   EXPECT_TRUE(listen_unix(path, SOCK_STREAM).ok());
+}
+
+TEST_F(SocketTest, OnlyARefusedConnectionMeansDead) {
+  auto path = folder_ / "datagrams";
+  UniqueFd other(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.string().copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(::bind(other.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  auto refused = listen_unix(path, SOCK_STREAM);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code(), ErrorCode::kExists);
+  EXPECT_EQ(refused.error().message(), path.string() + " is a socket of another kind, of a live process");
+  EXPECT_TRUE(std::filesystem::exists(path));
+}
+
+// A VMM that its guest took over keeps every connection in its queue and accepts none.
+TEST_F(SocketTest, AListenerThatNeverAcceptsHoldsNobodyForEver) {
+  auto path = folder_ / "control";
+  UniqueFd listener = listen_unix(path, SOCK_STREAM).value();
+  std::string refused;
+  for (int i = 0; i < 200 && refused.empty(); ++i) {
+    auto connected = connect_unix(path, SOCK_STREAM, std::chrono::milliseconds(50));
+    if (!connected.ok()) {
+      EXPECT_EQ(connected.error().code(), ErrorCode::kTimeout);
+      refused = connected.error().message();
+    }
+  }
+  EXPECT_EQ(refused, path.string() + " takes no connection within 50 ms");
+  EXPECT_EQ(listen_unix(path, SOCK_STREAM).error().message(),
+            path.string() + " is already served by a live process");
 }
 
 TEST_F(SocketTest, PathsLongerThanASocketAddressWork) {

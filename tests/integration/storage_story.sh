@@ -44,8 +44,8 @@ guest web 'echo first >mark && sync'
 group=$(echo /sys/fs/cgroup/haneul-*/"$(field '' web InstanceId)")
 if [ -e "$group" ]; then
   expect "200000 100000" cat "$group/cpu.max"
-  expect "$(((1024 + 256 + 128) << 20))" cat "$group/memory.max"
-  expect 68 cat "$group/pids.max"
+  expect "$(((1024 + 256 + 128 + 30 * 64) << 20))" cat "$group/memory.max"
+  expect 548 cat "$group/pids.max"
   [ -n "$(cat "$group/cgroup.procs")" ] || fail "nobody is in $group"
   say "the VMM is in its cgroup"
 fi
