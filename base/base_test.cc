@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <thread>
 
 #include "base/checked.h"
 #include "base/endian.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/result.h"
 
 namespace haneul {
@@ -36,6 +41,41 @@ TEST(Result, ErrnoKeepsItsNumberAndText) {
   ASSERT_FALSE(opened.ok());
   EXPECT_EQ(opened.error().number(), ENOENT);
   EXPECT_EQ(opened.error().message(), "cannot open /nonexistent/file: No such file or directory");
+}
+
+TEST(Log, ALimiterLetsABurstThroughAndThenOneEachInterval) {
+  LogLimiter limiter(std::chrono::milliseconds(200), 3);
+  auto allowed = [&] {
+    int count = 0;
+    for (int i = 0; i < 100; ++i) count += limiter.allow() ? 1 : 0;
+    return count;
+  };
+  EXPECT_EQ(allowed(), 3);
+  std::this_thread::sleep_for(std::chrono::milliseconds(250));
+  EXPECT_EQ(allowed(), 1);
+}
+
+TEST(Log, ABudgetBindsTheWholeProcess) {
+  int pipe_fds[2];
+  ASSERT_EQ(::pipe(pipe_fds), 0);
+  pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(pipe_fds[1], STDERR_FILENO);
+    set_log_budget(2, std::chrono::milliseconds(300));
+    for (int i = 0; i < 10; ++i) LOG_WARNING("line {}", i);
+    std::this_thread::sleep_for(std::chrono::milliseconds(350));
+    LOG_WARNING("line 10");
+    ::_exit(0);
+  }
+  ::close(pipe_fds[1]);
+  std::string text;
+  char buffer[4096];
+  for (ssize_t got = 0; (got = ::read(pipe_fds[0], buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<size_t>(got));
+  ::close(pipe_fds[0]);
+  ASSERT_EQ(::waitpid(child, nullptr, 0), child);
+  EXPECT_THAT(text, ::testing::MatchesRegex("[^\n]* line 0\n[^\n]* line 1\n"
+                                            "[^\n]* line 10 .8 lines before this one were left out.\n"));
 }
 
 TEST(Checked, RefusesWhatWraps) {

@@ -3,15 +3,19 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <memory>
 #include <string>
 
 namespace haneul {
 namespace {
 
 std::atomic<LogLevel> threshold{LogLevel::kInfo};
+std::unique_ptr<LogLimiter> budget;
+std::atomic<uint64_t> left_out{0};
 
 constexpr size_t kMaxLine = 4096;
 
@@ -38,6 +42,10 @@ bool log_enabled(LogLevel level) {
 }
 
 void log_line(LogLevel level, std::string_view text) {
+  if (budget != nullptr && !budget->allow()) {
+    left_out.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
   static constexpr std::array<const char*, 4> kNames = {"debug", "info", "warn", "error"};
   // Not gmtime_r(), which reads the time zone from a file: a sandboxed process must not open any.
   auto now = std::chrono::time_point_cast<std::chrono::milliseconds>(std::chrono::system_clock::now());
@@ -50,6 +58,9 @@ void log_line(LogLevel level, std::string_view text) {
                   time.hours().count(), time.minutes().count(), time.seconds().count(),
                   time.subseconds().count(), kNames[static_cast<size_t>(level)]);
   append_escaped(line, text);
+  if (uint64_t lines = left_out.exchange(0, std::memory_order_relaxed); lines != 0) {
+    line += fmt::format(" ({} lines before this one were left out)", lines);
+  }
   line += '\n';
   // One write, so that lines of several threads and processes do not mix. A log that cannot be written is
   // lost.
@@ -59,12 +70,20 @@ void log_line(LogLevel level, std::string_view text) {
   } while (written < 0 && errno == EINTR);
 }
 
+void set_log_budget(unsigned lines, std::chrono::milliseconds interval) {
+  budget = std::make_unique<LogLimiter>(interval, lines);
+}
+
 bool LogLimiter::allow() {
-  auto now = std::chrono::duration_cast<std::chrono::milliseconds>(
-                 std::chrono::steady_clock::now().time_since_epoch())
-                 .count();
-  int64_t next = next_ms_.load(std::memory_order_relaxed);
-  return now >= next && next_ms_.compare_exchange_strong(next, now + interval_.count());
+  int64_t now = std::chrono::duration_cast<std::chrono::milliseconds>(
+                    std::chrono::steady_clock::now().time_since_epoch())
+                    .count();
+  int64_t paid = paid_until_ms_.load(std::memory_order_relaxed);
+  while (paid <= now + ahead_.count()) {
+    int64_t next = std::max(paid, now) + interval_.count();
+    if (paid_until_ms_.compare_exchange_weak(paid, next, std::memory_order_relaxed)) return true;
+  }
+  return false;
 }
 
 }  // namespace haneul

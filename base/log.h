@@ -20,15 +20,22 @@ bool log_enabled(LogLevel level);
 /// cannot forge lines. Thread-safe.
 void log_line(LogLevel level, std::string_view text);
 
-/// Lets through the first of every interval, for lines that a guest can cause. Thread-safe.
+/// For a process that a guest can make say things: at most so many lines at once, and one more every interval.
+/// What is left out is counted in the next line. Before other threads log.
+void set_log_budget(unsigned lines, std::chrono::milliseconds interval);
+
+/// Lets through `burst` at once and one more every interval, for lines that a guest can cause. Thread-safe.
 class LogLimiter {
  public:
-  explicit LogLimiter(std::chrono::milliseconds interval = std::chrono::seconds(10)) : interval_(interval) {}
+  explicit LogLimiter(std::chrono::milliseconds interval = std::chrono::seconds(10), unsigned burst = 1)
+      : interval_(interval), ahead_(interval * (burst - 1)) {}
   bool allow();
 
  private:
   std::chrono::milliseconds interval_;
-  std::atomic<int64_t> next_ms_{0};
+  std::chrono::milliseconds ahead_;
+  // Up to when all that was let through is paid for.
+  std::atomic<int64_t> paid_until_ms_{0};
 };
 
 }  // namespace haneul

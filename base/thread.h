@@ -7,26 +7,44 @@
 
 #include <functional>
 #include <string>
+#include <system_error>
 #include <thread>
 
+#include "base/result.h"
+
 namespace haneul {
+
+/// A thread with a name, of which the system keeps 15 bytes. The error: this user or the process's cgroup has
+/// all the threads that it may have.
+inline Result<std::thread> start_thread(std::string name, std::function<void()> body) {
+  std::string full_name = name;
+  try {
+    return std::thread([name = std::move(name), body = std::move(body)] {
+      ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str());
+      body();
+    });
+  } catch (const std::system_error& error) {
+    return Error::from_errno(error.code().value(),
+                             fmt::format("cannot start the thread '{}' (is a limit on threads reached: "
+                                         "pids.max of the cgroup, or ulimit -u?)",
+                                         full_name));
+  }
+}
 
 /// Thread-safe.
 class ThreadStarter {
  public:
   virtual ~ThreadStarter() = default;
-  /// The caller joins the thread. The name, of at most 15 bytes, is for people who look at the process.
-  virtual std::thread start(std::string name, std::function<void()> body) = 0;
+  /// The caller joins the thread. Errors as of start_thread(), whose name is for people who look at the
+  /// process.
+  virtual Result<std::thread> start(std::string name, std::function<void()> body) = 0;
 };
 
 /// Starts threads from the calling thread, with no filter.
 class DirectThreads final : public ThreadStarter {
  public:
-  std::thread start(std::string name, std::function<void()> body) override {
-    return std::thread([name = std::move(name), body = std::move(body)] {
-      ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str());
-      body();
-    });
+  Result<std::thread> start(std::string name, std::function<void()> body) override {
+    return start_thread(std::move(name), std::move(body));
   }
 };
 

@@ -184,8 +184,12 @@ Status Machine::build_vcpus(const MachineConfig& config) {
   return {};
 }
 
-void Machine::start(bool paused) {
-  for (const auto& vcpu : vcpus_) vcpu->start(surroundings_.vcpu_threads, paused);
+// The first vCPU comes last: the others wait for it, so the guest runs only if all can.
+Status Machine::start(bool paused) {
+  for (auto vcpu = vcpus_.rbegin(); vcpu != vcpus_.rend(); ++vcpu) {
+    TRY((*vcpu)->start(surroundings_.vcpu_threads, paused));
+  }
+  return {};
 }
 
 void Machine::pause() {
@@ -265,12 +269,12 @@ void Machine::on_ejected(std::unique_ptr<devices::pci::Device> device) {
 
 void Machine::close_ejected() {
   ejected_.drain();
+  if (push_thread_.joinable()) return;
   for (;;) {
     std::pair<std::string, std::unique_ptr<devices::pci::Device>> next;
     {
-      std::unique_lock lock(mutex_);
+      std::lock_guard lock(mutex_);
       if (ejected_disks_.empty()) return;
-      push_over_.wait(lock, [this] { return !pushing_; });
       next = std::move(ejected_disks_.back());
       ejected_disks_.pop_back();
     }

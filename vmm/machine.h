@@ -8,7 +8,6 @@
 
 #include <array>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -72,7 +71,8 @@ class Machine {
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
-  void start(bool paused = false);
+  /// All vCPUs, or none that has run the guest.
+  Status start(bool paused = false);
   void pause();
   void resume();
   /// Ends the machine from outside: ended() signals soon.
@@ -86,6 +86,7 @@ class Machine {
   void press_power_button();
 
   Status attach_disk(const launch::Disk& disk);
+  /// With force the guest has lost it when this returns; disk_ids() names it until it is closed.
   Status detach_disk(std::string_view id, bool force);
   Status resize_disk(std::string_view id, uint64_t size_bytes);
   std::vector<std::string> disk_ids() const;
@@ -95,12 +96,14 @@ class Machine {
   /// kInvalidArgument for disks that are not there or no volumes. The descriptors are duplicated.
   Status begin_push(const std::vector<launch::VmmClient::PushLayer>& pushes);
   const EventFd& pushed() const { return pushed_; }
-  /// Waits for the end of the push that was begun: how long changes were held back.
+  /// Waits for the end of the push that was begun: how long changes were held back. Closes the disks that left
+  /// meanwhile.
   Result<std::chrono::microseconds> finish_push();
   /// 0 for a disk that is no volume, or not there.
   size_t layers_of(std::string_view id) const;
 
-  /// Readable when the guest has let go of a disk; then close_ejected() closes it, on the control thread.
+  /// Readable when the guest has let go of a disk; then close_ejected() closes it, on the control thread. While
+  /// a push is under way that is left to finish_push(): a push takes as long as its disk does.
   const EventFd& ejected() const { return ejected_; }
   void close_ejected();
   /// Called when a disk is gone, on the control thread, before disk_ids() no longer names it. Must not call
@@ -158,10 +161,8 @@ class Machine {
   EventFd ended_;
   EventFd pushed_;
   EventFd ejected_;
-  mutable std::mutex mutex_;  // guards outcome_, disks_, ejected_disks_ and pushing_
-  std::condition_variable push_over_;
-  /// While set, no volume goes away.
-  bool pushing_ = false;
+  mutable std::mutex mutex_;  // guards outcome_, disks_ and ejected_disks_
+  /// Until it is joined, no volume goes away.
   std::thread push_thread_;
   Result<std::chrono::microseconds> push_outcome_ =
       std::chrono::microseconds(0);  // the thread's until joined

@@ -26,22 +26,17 @@ Status Machine::begin_push(const std::vector<launch::VmmClient::PushLayer>& push
             .context(fmt::format("the new layer of disk {}", push.disk)));
     work->push_back({found->volume, {std::move(file), push.layer.key}});
   }
-  pushing_ = true;
-  push_thread_ = surroundings_.io_threads.start("push", [this, work] {
+  push_thread_ = TRY(surroundings_.io_threads.start("push", [this, work] {
     push_outcome_ = storage::push_layers(*work);
-    {
-      std::lock_guard over(mutex_);
-      pushing_ = false;
-    }
-    push_over_.notify_all();
     pushed_.signal();
-  });
+  }));
   return {};
 }
 
 Result<std::chrono::microseconds> Machine::finish_push() {
   if (push_thread_.joinable()) push_thread_.join();
   pushed_.drain();
+  close_ejected();
   return push_outcome_;
 }
 

@@ -2,6 +2,7 @@
 // Whole machines, through the embedding API, with the freestanding guest of tests/guests.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <random>
 
@@ -176,6 +177,23 @@ TEST_F(MachineTest, ASpinningGuestPausesAndStops) {
   ASSERT_TRUE(vm.pause().ok());
   ASSERT_TRUE(vm.stop().ok());
   EXPECT_EQ(vm.wait(kPatience).value().reason, "stopped");
+}
+
+// As a harness does that waits for its signals with sigwait() or a signalfd.
+TEST_F(MachineTest, AProgramThatBlocksSignalsCanPauseAndStop) {
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ASSERT_EQ(::pthread_sigmask(SIG_SETMASK, &all, &before), 0);
+  for (const char* command : {"spin", "0halt"}) {
+    auto vm = Vm::launch(config(command)).value();
+    EXPECT_TRUE(vm.wait_for_console("!", kPatience).ok());
+    EXPECT_TRUE(vm.pause().ok());
+    EXPECT_TRUE(vm.resume().ok());
+    EXPECT_TRUE(vm.stop().ok());
+    EXPECT_EQ(vm.wait(kPatience).value().reason, "stopped");
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 TEST_F(MachineTest, PausingLosesNoInstruction) {

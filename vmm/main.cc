@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <tuple>
 
@@ -76,6 +77,8 @@ int give_up(const Options& options, const Error& error, int status) {
 }
 
 int run(Options options) {
+  // Whatever a guest does, and however often it starts over, its log grows by a few hundred kilobytes a day.
+  set_log_budget(50, std::chrono::seconds(10));
   auto kvm = options.kvm ? Kvm::from_fd(std::move(options.kvm)) : Kvm::open();
   if (!kvm.ok()) return give_up(options, kvm.error(), kExitNoKvm);
   if (options.jail) {
@@ -96,18 +99,20 @@ int run(Options options) {
   Status handler = install_kick_handler();
   if (!handler.ok()) return give_up(options, handler.error(), kExitFailed);
 
-  Spawner spawner(filters ? &*filters : nullptr);
-  auto runner = Runner::create(std::move(options.runner), *kvm, spawner);
+  auto spawner = Spawner::create(filters ? &*filters : nullptr);
+  if (!spawner.ok()) return give_up(options, spawner.error(), kExitFailed);
+  // From here on the guest's owner speaks: kernel, initrd and volumes are read behind the filter.
+  if (filters) {
+    Status applied = filters->apply(ThreadKind::kControl);
+    if (!applied.ok()) return give_up(options, applied.error(), kExitFailed);
+  }
+  auto runner = Runner::create(std::move(options.runner), *kvm, **spawner);
   if (!runner.ok()) return give_up(options, runner.error(), kExitFailed);
   if (options.console_to_stdout) {
     (*runner)->set_console_listener(
         [](std::span<const std::byte> data) { (void)write_all(STDOUT_FILENO, data); });
   }
   (*runner)->set_on_started([&options] { report_ready(options.ready); });
-  if (filters) {
-    Status applied = filters->apply(ThreadKind::kControl);
-    if (!applied.ok()) return give_up(options, applied.error(), kExitFailed);
-  }
   auto end = (*runner)->run();
   if (!end.ok()) return give_up(options, end.error(), kExitFailed);
   runner->reset();

@@ -96,8 +96,8 @@ Result<Run> run(const UniqueFd& tap, std::string command) {
   nic.tap = TRY(duplicate(tap));
   nic.mac = {2, 0, 0, 0, 0, 1};
   config.machine.nics.push_back(std::move(nic));
-  Spawner spawner(nullptr);
-  auto runner = TRY(Runner::create(std::move(config), kvm, spawner));
+  auto spawner = TRY(Spawner::create(nullptr));
+  auto runner = TRY(Runner::create(std::move(config), kvm, *spawner));
   Run result;
   runner->set_console_listener([&](std::span<const std::byte> data) {
     result.console.append(reinterpret_cast<const char*>(data.data()), data.size());

@@ -68,12 +68,28 @@ Status Runner::build_machine() {
   });
 }
 
+// A guest that resets itself in a loop would have the processor for building machines alone.
+void Runner::wait_between_lives() {
+  constexpr auto kLife = std::chrono::seconds(1);
+  constexpr int kFreeLives = 15;
+  auto now = std::chrono::steady_clock::now();
+  lives_paid_until_ = std::max(lives_paid_until_, now) + kLife;
+  auto start = lives_paid_until_ - kFreeLives * kLife;
+  between_lives_ = true;
+  while (start > now) {
+    auto left = std::chrono::ceil<std::chrono::milliseconds>(start - now).count();
+    // The machine was ended, or there is an error that run() meets as well.
+    if (!loop_.run_once(static_cast<int>(left)).ok()) break;
+    now = std::chrono::steady_clock::now();
+  }
+  between_lives_ = false;
+}
+
 Result<End> Runner::run() {
-  bool start_paused = config_.start_paused;
-  paused_ = start_paused;
+  paused_ = config_.start_paused;
+  TRY(machine_->start(paused_));
   if (on_started_) on_started_();
   for (;;) {
-    machine_->start(start_paused);
     TRY(loop_.run());
     End end = machine_->outcome().value_or(End{EndReason::kStopped, ""});
     conclude_push();
@@ -84,10 +100,13 @@ Result<End> Runner::run() {
     machine_.reset();
     if (stopping_ && end.reason == EndReason::kReset) return End{EndReason::kStopped, "asked for"};
     if (end.reason != EndReason::kReset || config_.reset_ends) return end;
+    if (off_) return End{EndReason::kPoweredOff, "the power button was pressed while the guest was reset"};
     if (log_limit_.allow()) LOG_INFO("the guest was reset");
-    start_paused = false;
-    paused_ = false;
+    forget_leaving();
     TRY(build_machine().context("starting over after a reset"));
+    wait_between_lives();
+    // A pause holds across resets, also one that was asked for when the guest had just come to its end.
+    if (!machine_->outcome()) TRY(machine_->start(paused_).context("starting over after a reset"));
   }
 }
 
@@ -100,7 +119,13 @@ std::string Runner::statistics() {
 }
 
 Status Runner::press_power_button() {
-  machine_->press_power_button();
+  if (!between_lives_ && !machine_->outcome()) {
+    machine_->press_power_button();
+    return {};
+  }
+  // No system is there that could take notice, so the machine goes off, as a PC does in its firmware.
+  off_ = true;
+  machine_->end(End{EndReason::kPoweredOff, "the power button was pressed while the guest was reset"});
   return {};
 }
 
@@ -126,8 +151,15 @@ void Runner::forget_detached() {
   std::lock_guard lock(detached_mutex_);
   for (const std::string& id : detached_) {
     std::erase_if(config_.machine.disks, [&id](const launch::Disk& d) { return d.id == id; });
+    leaving_.erase(id);
   }
   detached_.clear();
+}
+
+// A guest that is reset has let go of everything, so what was asked to leave is gone.
+void Runner::forget_leaving() {
+  std::erase_if(config_.machine.disks, [this](const launch::Disk& d) { return leaving_.contains(d.id); });
+  leaving_.clear();
 }
 
 Status Runner::attach_disk(launch::Disk disk) {
@@ -141,6 +173,7 @@ Status Runner::attach_disk(launch::Disk disk) {
 
 Status Runner::detach_disk(const std::string& id, bool force) {
   TRY(machine_->detach_disk(id, force));
+  leaving_.insert(id);
   forget_detached();
   return {};
 }

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runner: a Machine with its console and control socket, from start to end. A reset of the guest is the next
-// Machine over the same files; every other end ends the runner.
+// Machine over the same files; every other end ends the runner. A pause holds across resets, a disk that was
+// asked to leave is gone after one, and a guest that resets itself again and again is held back.
 #pragma once
 
+#include <chrono>
 #include <memory>
+#include <set>
+#include <string>
 
 #include "base/event_loop.h"
 #include "base/log.h"
@@ -36,7 +40,7 @@ class Runner final : public ControlHandler {
   const RunnerConfig& config() const { return config_; }
   Console& console() { return *console_; }
   Machine& machine() { return *machine_; }
-  /// Called once, when the first vCPU is about to enter the guest.
+  /// Called once, when the vCPUs run (or stand ready, paused).
   void set_on_started(std::function<void()> callback) { on_started_ = std::move(callback); }
 
   /// Runs the guest to its end.
@@ -58,7 +62,9 @@ class Runner final : public ControlHandler {
  private:
   Runner(RunnerConfig config, const Kvm& kvm, Spawner& spawner, EventLoop loop);
   Status build_machine();
+  void wait_between_lives();
   void forget_detached();
+  void forget_leaving();
   void conclude_push();
 
   RunnerConfig config_;
@@ -74,6 +80,10 @@ class Runner final : public ControlHandler {
   PushReply push_reply_;
   bool paused_ = false;
   bool stopping_ = false;
+  bool off_ = false;            // the power button, when no guest ran
+  bool between_lives_ = false;  // the next machine is built and does not run yet
+  std::chrono::steady_clock::time_point lives_paid_until_;
+  std::set<std::string> leaving_;  // disks that the guest was asked to let go
   LogLimiter log_limit_;
   // Disks that are gone, some reported from a vCPU's thread.
   std::mutex detached_mutex_;

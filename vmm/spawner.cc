@@ -11,7 +11,11 @@ void bind(const Filters* filters, ThreadKind kind) {
 
 }  // namespace
 
-Spawner::Spawner(const Filters* filters) : filters_(filters), thread_([this] { loop(); }) {}
+Result<std::unique_ptr<Spawner>> Spawner::create(const Filters* filters) {
+  std::unique_ptr<Spawner> spawner(new Spawner(filters));
+  spawner->thread_ = TRY(start_thread("spawner", [self = spawner.get()] { self->loop(); }));
+  return spawner;
+}
 
 Spawner::~Spawner() {
   {
@@ -19,20 +23,19 @@ Spawner::~Spawner() {
     stopping_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
-std::thread Spawner::Starter::start(std::string name, std::function<void()> body) {
-  Order order{kind_, std::move(name), std::move(body), {}, false};
+Result<std::thread> Spawner::Starter::start(std::string name, std::function<void()> body) {
+  Order order{kind_, std::move(name), std::move(body), std::nullopt};
   std::unique_lock lock(owner_.mutex_);
   owner_.orders_.push_back(&order);
   owner_.changed_.notify_all();
-  owner_.changed_.wait(lock, [&order] { return order.done; });
-  return std::move(order.started);
+  owner_.changed_.wait(lock, [&order] { return order.started.has_value(); });
+  return std::move(*order.started);
 }
 
 void Spawner::loop() {
-  ::pthread_setname_np(::pthread_self(), "spawner");
   bind(filters_, ThreadKind::kSpawner);
   std::unique_lock lock(mutex_);
   for (;;) {
@@ -41,13 +44,10 @@ void Spawner::loop() {
     Order* order = orders_.front();
     orders_.pop_front();
     const Filters* filters = filters_;
-    order->started =
-        std::thread([filters, kind = order->kind, name = order->name, body = std::move(order->body)] {
-          ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str());
-          bind(filters, kind);
-          body();
-        });
-    order->done = true;
+    order->started = start_thread(order->name, [filters, kind = order->kind, body = std::move(order->body)] {
+      bind(filters, kind);
+      body();
+    });
     changed_.notify_all();
   }
 }

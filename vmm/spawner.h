@@ -5,7 +5,9 @@
 
 #include <condition_variable>
 #include <deque>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -17,8 +19,9 @@ namespace haneul::vmm {
 /// Thread-safe. Outlives the threads it started.
 class Spawner {
  public:
-  /// filters: null for none (a library in somebody's test); outlives the spawner.
-  explicit Spawner(const Filters* filters);
+  /// filters: null for none (a library in somebody's test); outlives the spawner. Fails where a process may
+  /// have no second thread.
+  static Result<std::unique_ptr<Spawner>> create(const Filters* filters);
   ~Spawner();
   Spawner(const Spawner&) = delete;
   Spawner& operator=(const Spawner&) = delete;
@@ -30,7 +33,7 @@ class Spawner {
   class Starter final : public ThreadStarter {
    public:
     Starter(Spawner& owner, ThreadKind kind) : owner_(owner), kind_(kind) {}
-    std::thread start(std::string name, std::function<void()> body) override;
+    Result<std::thread> start(std::string name, std::function<void()> body) override;
 
    private:
     Spawner& owner_;
@@ -40,9 +43,9 @@ class Spawner {
     ThreadKind kind;
     std::string name;
     std::function<void()> body;
-    std::thread started;
-    bool done = false;
+    std::optional<Result<std::thread>> started;
   };
+  explicit Spawner(const Filters* filters) : filters_(filters) {}
   void loop();
 
   const Filters* filters_;

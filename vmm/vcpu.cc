@@ -58,12 +58,18 @@ Vcpu::~Vcpu() {
   ::munmap(run_, map_bytes_);
 }
 
-void Vcpu::start(ThreadStarter& threads, bool paused) {
+Status Vcpu::start(ThreadStarter& threads, bool paused) {
   if (paused) request_ = Request::kPause;
-  thread_ = threads.start(fmt::format("vcpu{}", index_), [this] { loop(); });
+  thread_ = TRY(threads.start(fmt::format("vcpu{}", index_), [this] { loop(); }));
+  return {};
 }
 
 void Vcpu::loop() {
+  // A program that blocks signals before it starts threads has blocked this one as well.
+  sigset_t kick;
+  ::sigemptyset(&kick);
+  ::sigaddset(&kick, kick_signal());
+  ::pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
   {
     std::lock_guard lock(mutex_);
     handle_ = ::pthread_self();
@@ -105,11 +111,30 @@ bool Vcpu::complete_pending_access() {
 
 bool Vcpu::run_once() {
   if (::ioctl(fd_.get(), KVM_RUN, 0) == 0) return handle_exit();
-  if (errno == EINTR || errno == EAGAIN) {
+  if (errno == EINTR) {
     exits_.signal.fetch_add(1, std::memory_order_relaxed);
     return true;
   }
-  on_end_(End{EndReason::kKvmError, errno_error("KVM_RUN of vCPU {}", index_).message()});
+  if (errno == EAGAIN && !is_stuck()) return true;
+  const char* advice =
+      errno == EAGAIN ? " (is a limit on threads reached: pids.max of the cgroup, or ulimit -u?)" : "";
+  on_end_(End{EndReason::kKvmError, errno_error("KVM_RUN of vCPU {}{}", index_, advice).message()});
+  return false;
+}
+
+// KVM says "again" to a vCPU that was woken while it waits to be started. It also says so, each time, where it
+// cannot start the thread of its own that it wants for a machine.
+bool Vcpu::is_stuck() {
+  constexpr unsigned kFreeTries = 3;
+  constexpr unsigned kTries = 1000;
+  auto now = std::chrono::steady_clock::now();
+  if (now - last_refusal_ > std::chrono::milliseconds(100)) refusals_ = 0;
+  last_refusal_ = now;
+  if (++refusals_ > kTries) {
+    errno = EAGAIN;
+    return true;
+  }
+  if (refusals_ > kFreeTries) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   return false;
 }
 
@@ -200,7 +225,7 @@ void Vcpu::pause() {
   ask(Request::kPause);
   std::unique_lock lock(mutex_);
   if (!thread_.joinable()) return;
-  changed_.wait(lock, [this] { return still_ || request_.load() != Request::kPause; });
+  changed_.wait(lock, [this] { return still_ || request_.load() == Request::kRun; });
 }
 
 void Vcpu::resume() {

@@ -11,6 +11,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -73,9 +74,9 @@ class Vcpu {
   const UniqueFd& fd() const { return fd_; }
   const ExitCounters& exits() const { return exits_; }
 
-  /// Starts the thread, paused or running.
-  void start(ThreadStarter& threads, bool paused);
-  /// Returns when the vCPU stands still (or has stopped). Not to be called on its own thread.
+  /// Starts the thread, paused or running. Fails as the starter does.
+  Status start(ThreadStarter& threads, bool paused);
+  /// Returns when the vCPU stands still, or its thread has ended. Not to be called on its own thread.
   void pause();
   void resume();
   /// Makes the thread leave as soon as it can; does not wait. May be called on any thread, its own included.
@@ -92,6 +93,8 @@ class Vcpu {
   bool stand_still();
   /// Runs the guest until its next exit, and handles it. False: the vCPU has ended.
   bool run_once();
+  /// KVM_RUN failed with EAGAIN: whether it has, for too long.
+  bool is_stuck();
   bool handle_exit();
   void handle_pio();
   bool complete_pending_access();
@@ -105,6 +108,8 @@ class Vcpu {
   Buses buses_;
   OnEnd on_end_;
   ExitCounters exits_;
+  std::chrono::steady_clock::time_point last_refusal_;
+  unsigned refusals_ = 0;
 
   std::atomic<Request> request_{Request::kRun};
   std::mutex mutex_;

@@ -7,15 +7,19 @@ namespace haneul::devices::testing {
 
 Driver::Driver(GuestRam& ram, std::unique_ptr<virtio::Device> device, const Options& options)
     : ram_(ram), options_(options), device_(std::move(device)) {
-  constexpr uint64_t kTransport =
-      virtio::kFeatureVersion1 | virtio::kFeatureEventIdx | virtio::kFeatureIndirectDesc;
-  features_ = ((device_->features() | kTransport) & options_.features) | virtio::kFeatureVersion1;
+  set_features(options_.features);
   device_->attach(host_);
   make_queues();
   if (options_.activate) {
     CHECK(device_->accepts(features_));
     activate().value();
   }
+}
+
+void Driver::set_features(uint64_t features) {
+  constexpr uint64_t kTransport =
+      virtio::kFeatureVersion1 | virtio::kFeatureEventIdx | virtio::kFeatureIndirectDesc;
+  features_ = ((device_->features() | kTransport) & features) | virtio::kFeatureVersion1;
 }
 
 Driver::~Driver() {

@@ -47,6 +47,8 @@ class Driver {
   uint64_t features() const { return features_; }
 
   Status activate();
+  /// What the next activate() agrees to, of what the device offers.
+  void set_features(uint64_t features);
   /// The device's reset(), and new, empty queues for the next activate().
   void reset();
 
@@ -63,6 +65,8 @@ class Driver {
 
   std::vector<std::byte> config(uint32_t offset, uint32_t length);
 
+  ScarceThreads& threads() { return threads_; }
+
  private:
   struct Side {
     explicit Side(EventFd event) : doorbell(std::move(event)) {}
@@ -74,7 +78,7 @@ class Driver {
 
   GuestRam& ram_;
   const Options options_;
-  DirectThreads threads_;
+  ScarceThreads threads_;
   RecordingHost host_;
   std::vector<std::unique_ptr<Side>> sides_;
   std::unique_ptr<virtio::Device> device_;

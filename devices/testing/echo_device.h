@@ -72,8 +72,8 @@ class EchoDevice : public virtio::Device {
     log_->features = activation.features;
     queues_ = std::move(activation.queues);
     stop_.drain();
+    thread_ = TRY(activation.threads.start("echo", [this] { run(); }));
     log_->running = true;
-    thread_ = activation.threads.start("echo", [this] { run(); });
     return {};
   }
   void reset() override {

@@ -3,6 +3,7 @@
 // objects, a host that remembers what it was told. All thread-safe.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <map>
@@ -12,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/thread.h"
 #include "devices/interrupt.h"
 #include "devices/virtio/device.h"
 
@@ -74,6 +76,16 @@ class RecordingHost : public virtio::DeviceHost {
   std::condition_variable changed_;
   int config_changes_ = 0;
   std::vector<std::string> reasons_;
+};
+
+/// Threads as long as there are any.
+class ScarceThreads : public ThreadStarter {
+ public:
+  Result<std::thread> start(std::string name, std::function<void()> body) override {
+    if (refuse) return make_error(ErrorCode::kBusy, "no thread is left for '{}'", name);
+    return start_thread(std::move(name), std::move(body));
+  }
+  std::atomic<bool> refuse{false};
 };
 
 /// Vectors that count what they fire, by the message's data. Messages nobody routed count as lost.

@@ -16,7 +16,6 @@
 #include <optional>
 #include <vector>
 
-#include "base/thread.h"
 #include "devices/acpi_events.h"
 #include "devices/bus.h"
 #include "devices/pci/root.h"
@@ -74,7 +73,7 @@ class PciMachine {
   Bus bus;
   FakeMsiController msi;
   FakeDoorbells doorbells;
-  DirectThreads threads;
+  ScarceThreads threads;
   CountingInterrupt event_interrupt;
   acpi::EventDevice events;
   pci::Root root;

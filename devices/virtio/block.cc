@@ -45,7 +45,7 @@ class BlockDevice final : public Block, private IoWorker::Client, private block:
   Status activate(Activation activation) override;
   void reset() override;
   Status pause() override;
-  void resume() override;
+  Status resume() override;
 
   Status resize(uint64_t size_bytes) override;
   const BlockStatistics& statistics() const override { return statistics_; }
@@ -119,8 +119,9 @@ Status BlockDevice::activate(Activation activation) {
                                          .statistics = statistics_,
                                          .read_only = read_only_,
                                          .features = activation.features});
-  resume();
-  return {};
+  Status running = resume();
+  if (!running) sides_.clear();
+  return running;
 }
 
 void BlockDevice::reset() {
@@ -133,15 +134,15 @@ Status BlockDevice::pause() {
   return {};
 }
 
-void BlockDevice::resume() {
-  if (sides_.empty() || worker_->running()) return;
+Status BlockDevice::resume() {
+  if (sides_.empty() || worker_->running()) return {};
   stopping_ = false;
   std::vector<const EventFd*> doorbells;
   for (Side& side : sides_) {
     side.rang = side.queue != nullptr;
     doorbells.push_back(side.queue != nullptr ? &side.queue->doorbell() : nullptr);
   }
-  worker_->start(*threads_, "blk " + id_, *this, std::move(doorbells));
+  return worker_->start(*threads_, "blk " + id_, *this, std::move(doorbells));
 }
 
 Status BlockDevice::resize(uint64_t size_bytes) {

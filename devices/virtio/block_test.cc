@@ -423,7 +423,20 @@ TEST_F(BlockTest, PauseHoldsStillAndResumeForgetsNothing) {
   auto request = chain().readable_object(header(block::kIn)).writable(4096).writable(1).submit();
   driver->kick(0);
   EXPECT_FALSE(driver->wait_used(0, std::chrono::milliseconds(50)));
-  driver->device().resume();
+  ASSERT_TRUE(driver->device().resume().ok());
+  EXPECT_EQ(answer(request), block::kOk);
+}
+
+TEST_F(BlockTest, WithoutAThreadItDoesNotResume) {
+  start();
+  ASSERT_TRUE(driver->device().pause().ok());
+  driver->threads().refuse = true;
+  Status resumed = driver->device().resume();
+  ASSERT_FALSE(resumed.ok());
+  EXPECT_EQ(resumed.error().message(), "no thread is left for 'blk vol-0123456789abcdef0'");
+  driver->threads().refuse = false;
+  ASSERT_TRUE(driver->device().resume().ok());
+  auto request = chain().readable_object(header(block::kIn)).writable(4096).writable(1).submit();
   EXPECT_EQ(answer(request), block::kOk);
 }
 

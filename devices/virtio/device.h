@@ -89,7 +89,8 @@ class Device {
   /// Holds the device still: when it returns, nothing is in flight and guest memory is not touched until
   /// resume(). Doorbells rung meanwhile are not lost.
   virtual Status pause() { return make_error(ErrorCode::kUnsupported, "{} cannot be paused", name()); }
-  virtual void resume() {}
+  /// Fails, and the device stays still, where its threads cannot be started.
+  virtual Status resume() { return {}; }
 };
 
 }  // namespace haneul::devices::virtio

@@ -10,12 +10,13 @@ Result<std::unique_ptr<IoWorker>> IoWorker::create(unsigned ring_entries) {
   return std::unique_ptr<IoWorker>(new IoWorker(std::move(ring), TRY(EventFd::create())));
 }
 
-void IoWorker::start(ThreadStarter& threads, std::string name, Client& client,
-                     std::vector<const EventFd*> doorbells) {
+Status IoWorker::start(ThreadStarter& threads, std::string name, Client& client,
+                       std::vector<const EventFd*> doorbells) {
   CHECK(!running());
   stop_.drain();
-  thread_ = threads.start(std::move(name),
-                          [this, &client, doorbells = std::move(doorbells)] { run(client, doorbells); });
+  thread_ = TRY(threads.start(std::move(name),
+                              [this, &client, doorbells = std::move(doorbells)] { run(client, doorbells); }));
+  return {};
 }
 
 void IoWorker::halt() {

@@ -42,8 +42,10 @@ class IoWorker {
   storage::IoRing& ring() { return *ring_; }
   bool running() const { return thread_.joinable(); }
 
-  /// The client and the doorbells (null: none in that place) stay until halt() returns.
-  void start(ThreadStarter& threads, std::string name, Client& client, std::vector<const EventFd*> doorbells);
+  /// The client and the doorbells (null: none in that place) stay until halt() returns. Fails as the starter
+  /// does.
+  Status start(ThreadStarter& threads, std::string name, Client& client,
+               std::vector<const EventFd*> doorbells);
   /// Returns when the client is idle and the thread is gone.
   void halt();
 

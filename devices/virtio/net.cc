@@ -49,7 +49,7 @@ class NetDevice final : public Net, private IoWorker::Client {
   Status activate(Activation activation) override;
   void reset() override;
   Status pause() override;
-  void resume() override;
+  Status resume() override;
   const NetStatistics& statistics() const override { return statistics_; }
 
  private:
@@ -107,8 +107,9 @@ Status NetDevice::activate(Activation activation) {
   features_ = activation.features;
   for (size_t i = 0; i < queues_.size(); ++i) queues_[i] = std::move(activation.queues[i]);
   active_ = true;
-  resume();
-  return {};
+  Status running = resume();
+  active_ = running.ok();
+  return running;
 }
 
 void NetDevice::reset() {
@@ -123,13 +124,13 @@ Status NetDevice::pause() {
   return {};
 }
 
-void NetDevice::resume() {
-  if (!active_ || worker_->running()) return;
+Status NetDevice::resume() {
+  if (!active_ || worker_->running()) return {};
   receiver_.begin(queues_[kReceiveQueue].get(), features_);
   transmitter_.begin(queues_[kTransmitQueue].get(), features_);
   std::vector<const EventFd*> doorbells;
   for (auto& queue : queues_) doorbells.push_back(queue != nullptr ? &queue->doorbell() : nullptr);
-  worker_->start(*threads_, "net", *this, std::move(doorbells));
+  return worker_->start(*threads_, "net", *this, std::move(doorbells));
 }
 
 void NetDevice::rang(size_t doorbell) {

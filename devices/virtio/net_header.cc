@@ -50,6 +50,28 @@ std::optional<Header> checked_for_transmit(const Header& header, uint32_t frame_
   return out;
 }
 
+std::optional<Header> checked_for_receive(const Header& header, uint64_t features) {
+  Header out = header;
+  uint64_t needed = 0;
+  if ((header.flags & kNeedsChecksum) != 0) needed |= kFeatureGuestChecksum;
+  if ((features & kFeatureGuestChecksum) == 0) out.flags &= static_cast<uint8_t>(~kDataValid);
+  switch (header.gso_type & ~kGsoEcn) {
+    case kGsoNone:
+      break;
+    case kGsoTcp4:
+      needed |= kFeatureGuestTso4;
+      break;
+    case kGsoTcp6:
+      needed |= kFeatureGuestTso6;
+      break;
+    default:
+      return std::nullopt;
+  }
+  if ((header.gso_type & kGsoEcn) != 0) needed |= kFeatureGuestEcn;
+  if ((features & needed) != needed) return std::nullopt;
+  return out;
+}
+
 unsigned tap_offloads(uint64_t features) {
   unsigned offloads = 0;
   if ((features & kFeatureGuestChecksum) == 0) return offloads;

@@ -48,6 +48,7 @@ struct Header {
 static_assert(sizeof(Header) == 12 && offsetof(Header, num_buffers) == 10);
 
 inline constexpr uint8_t kNeedsChecksum = 1;
+inline constexpr uint8_t kDataValid = 2;
 inline constexpr uint8_t kGsoNone = 0;
 inline constexpr uint8_t kGsoTcp4 = 1;
 inline constexpr uint8_t kGsoUdp = 3;
@@ -62,6 +63,10 @@ bool consistent(uint64_t features);
 /// The header to give to the tap for a frame of `frame_bytes` that came with `header`; nullopt if the driver
 /// asks for what was not negotiated, or for work outside the frame (section 5.1.6.2).
 std::optional<Header> checked_for_transmit(const Header& header, uint32_t frame_bytes, uint64_t features);
+
+/// The header for the guest of a frame that came from the tap with `header`; nullopt if the guest did not agree to
+/// do what is left to do on it (section 5.1.6.4): the tap still holds what it queued for an earlier driver.
+std::optional<Header> checked_for_receive(const Header& header, uint64_t features);
 
 /// TUNSETOFFLOAD's argument: what the host may leave to the guest.
 unsigned tap_offloads(uint64_t features);

@@ -31,6 +31,7 @@ Receiver::Receiver(storage::IoRing& ring, int tap, NetStatistics& statistics)
 
 void Receiver::begin(Queue* queue, uint64_t features) {
   queue_ = queue;
+  features_ = features;
   mergeable_ = (features & kFeatureMergeableBuffers) != 0;
   starved_ = false;
   stopping_ = false;
@@ -156,21 +157,23 @@ bool Receiver::gather(uint32_t bytes) {
 
 Receiver::Outcome Receiver::deliver(const Frame& frame) {
   if (frame.length < sizeof(Header) + kEthernetBytes) return Outcome::kDropped;
+  Header from_tap;
+  std::memcpy(&from_tap, frame.bytes.get(), sizeof from_tap);
+  auto header = checked_for_receive(from_tap, features_);
+  if (!header) return Outcome::kDropped;
   if (!gather(frame.length)) return Outcome::kNoBuffers;
   // All that the queue can ever hold, or a single buffer that the driver made too small: for a smaller frame.
   if (room_ < frame.length) return Outcome::kDropped;
 
   size_t used = 0;
   for (uint64_t room = 0; room < frame.length; ++used) room += chains_[used].writable_bytes();
-  Header header;
-  std::memcpy(&header, frame.bytes.get(), sizeof header);
-  header.num_buffers = static_cast<uint16_t>(used);
+  header->num_buffers = static_cast<uint16_t>(used);
   std::span<const std::byte> rest(frame.bytes.get(), frame.length);
   for (size_t i = 0; i < used; ++i) {
     Chain& chain = chains_[i];
     auto piece = rest.first(std::min<size_t>(rest.size(), chain.writable_bytes()));
     CHECK(chain.write_at(0, piece));
-    if (i == 0) CHECK(chain.write_at(0, std::as_bytes(std::span(&header, 1))));
+    if (i == 0) CHECK(chain.write_at(0, std::as_bytes(std::span(&*header, 1))));
     queue_->push(chain.head(), static_cast<uint32_t>(piece.size()));
     rest = rest.subspan(piece.size());
     room_ -= chain.writable_bytes();

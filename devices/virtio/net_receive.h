@@ -60,6 +60,7 @@ class Receiver {
   const int tap_;
   NetStatistics& statistics_;
   Queue* queue_ = nullptr;
+  uint64_t features_ = 0;
   bool mergeable_ = false;
 
   std::array<Frame, kReceiveBurst> frames_;

@@ -293,6 +293,58 @@ TEST_F(NetTest, ReceivesIntoOneBufferWithoutMerging) {
   EXPECT_EQ(net_device->statistics().receive_drops, 1u);
 }
 
+TEST_F(NetTest, FramesForAnEarlierDriverDoNotReachTheNext) {
+  start();
+  Header large;
+  large.flags = net::kNeedsChecksum;
+  large.gso_type = net::kGsoTcp4;
+  large.gso_size = 1448;
+  driver->set_features(0);
+  driver->reset();
+  // What the tap had queued by then.
+  to_wire(pattern(3000), large);
+  ASSERT_TRUE(driver->activate().ok());
+  to_wire(pattern(60));
+  offer(4096);
+  driver->kick(kRx);
+  auto used = driver->wait_used(kRx);
+  ASSERT_TRUE(used.has_value());
+  EXPECT_EQ(used->written, sizeof(Header) + 60);
+  EXPECT_EQ(net_device->statistics().receive_drops, 1u);
+}
+
+TEST_F(NetTest, ReceivedHeadersAreHeldToWhatWasNegotiated) {
+  using namespace net;
+  struct Case {
+    uint8_t flags;
+    uint8_t gso;
+    uint64_t needs;
+  };
+  const Case cases[] = {{0, kGsoNone, 0},
+                        {kNeedsChecksum, kGsoNone, kFeatureGuestChecksum},
+                        {kNeedsChecksum, kGsoTcp4, kFeatureGuestChecksum | kFeatureGuestTso4},
+                        {kNeedsChecksum, kGsoTcp6, kFeatureGuestChecksum | kFeatureGuestTso6},
+                        {0, kGsoTcp4, kFeatureGuestTso4},
+                        {0, kGsoTcp4 | kGsoEcn, kFeatureGuestTso4 | kFeatureGuestEcn}};
+  for (const Case& c : cases) {
+    Header header;
+    header.flags = c.flags;
+    header.gso_type = c.gso;
+    EXPECT_TRUE(checked_for_receive(header, c.needs));
+    for (uint64_t bit = 1; bit <= c.needs; bit <<= 1) {
+      if ((c.needs & bit) == 0) continue;
+      EXPECT_FALSE(checked_for_receive(header, c.needs & ~bit));
+    }
+  }
+  Header header;
+  header.gso_type = kGsoUdp;
+  EXPECT_FALSE(checked_for_receive(header, kAll)) << "never offered";
+  header.gso_type = kGsoNone;
+  header.flags = kDataValid;
+  EXPECT_EQ(checked_for_receive(header, kFeatureGuestChecksum)->flags, kDataValid);
+  EXPECT_EQ(checked_for_receive(header, 0)->flags, 0);
+}
+
 TEST_F(NetTest, AFrameWaitsUntilTheGuestHasOfferedEnough) {
   start();
   Bytes frame = pattern(4000);
@@ -415,7 +467,7 @@ TEST_F(NetTest, PauseHoldsStillAndLosesNoReceivedFrame) {
   offer(1526);
   driver->kick(kRx);
   EXPECT_FALSE(driver->wait_used(kRx, 50ms));
-  driver->device().resume();
+  ASSERT_TRUE(driver->device().resume().ok());
   EXPECT_TRUE(driver->wait_used(kRx));
 }
 

@@ -4,12 +4,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sys/socket.h>
+
 #include <thread>
 
+#include "base/socket.h"
 #include "devices/testing/echo_device.h"
 #include "devices/testing/pci_machine.h"
+#include "devices/virtio/block.h"
+#include "devices/virtio/net.h"
 #include "devices/virtio/pci_format.h"
 #include "devices/virtio/rng.h"
+#include "storage/testing/held_backend.h"
 
 namespace haneul::devices::virtio {
 namespace {
@@ -129,6 +135,35 @@ TEST_F(Transport, DriverOkBeforeFeaturesOkNeedsAReset) {
   driver->set_common<uint8_t>(common::kStatus, kAcknowledge | kDriver | kDriverOk);
   EXPECT_EQ(driver->status(), kAcknowledge | kDriver | kNeedsReset);
   EXPECT_EQ(log->activations, 0);
+}
+
+TEST_F(Transport, ADeviceWithoutAThreadNeedsAReset) {
+  auto [backend, control] = storage::testing::make_held_backend(1 << 20);
+  std::vector<std::unique_ptr<Device>> devices;
+  devices.push_back(make_rng().value());
+  devices.push_back(make_block({.id = "vol-1", .queues = 1, .read_only = false}, std::move(backend)).value());
+  auto wire = socket_pair(SOCK_DGRAM).value();
+  NetOptions options;
+  options.mac = {2, 0, 0, 0, 0, 1};
+  options.is_tap = false;
+  devices.push_back(make_net(options, std::move(wire.first)).value());
+  for (auto& device : devices) {
+    std::string name(device->name());
+    VirtioPci of_device(machine, machine.add(std::move(device)));
+    machine.threads.refuse = true;
+    ::testing::internal::CaptureStderr();
+    of_device.start();
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+                ::testing::MatchesRegex(".* warn " + name + ": no thread is left for '.*'\n"));
+    EXPECT_EQ(of_device.status() & kNeedsReset, kNeedsReset) << name;
+    EXPECT_EQ(of_device.config_interrupts(), 1) << name;
+    EXPECT_FALSE(machine.doorbells.ring({of_device.doorbell_address(0)})) << name;
+    machine.threads.refuse = false;
+    of_device.reset();
+    of_device.start();
+    EXPECT_EQ(of_device.status() & (kNeedsReset | kDriverOk), kDriverOk) << name;
+    of_device.reset();
+  }
 }
 
 TEST_F(Transport, DriverOkTwiceActivatesOnce) {
@@ -408,6 +443,19 @@ TEST_F(Transport, ManyViolationsInterruptOnce) {
   for (int i = 0; i < 100; ++i) driver->kick(0);
   driver->reset();
   EXPECT_EQ(driver->config_interrupts(), 1);
+}
+
+TEST_F(Transport, ManyViolationsLogOneLine) {
+  ::testing::internal::CaptureStderr();
+  for (int i = 0; i < 20; ++i) {
+    driver->start();
+    driver->queue(0).offer(0xffff);
+    driver->kick(0);
+    ASSERT_TRUE(machine.msi.wait_for(data(0), i + 1));
+    driver->reset();
+  }
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+              ::testing::MatchesRegex("[^\n]* warn echo: queue 0: [^\n]*65535[^\n]*\n"));
 }
 
 TEST_F(Transport, OtherDevicesRunOnBesideABrokenOne) {

@@ -31,8 +31,9 @@ class Rng final : public Device {
   Status activate(Activation activation) override {
     queue_ = std::move(activation.queues[0]);
     threads_ = &activation.threads;
-    resume();
-    return {};
+    Status running = resume();
+    if (!running) queue_.reset();
+    return running;
   }
   void reset() override {
     halt();
@@ -42,10 +43,11 @@ class Rng final : public Device {
     halt();
     return {};
   }
-  void resume() override {
-    if (queue_ == nullptr || thread_.joinable()) return;
+  Status resume() override {
+    if (queue_ == nullptr || thread_.joinable()) return {};
     stop_.drain();
-    thread_ = threads_->start("rng", [this] { run(); });
+    thread_ = TRY(threads_->start("rng", [this] { run(); }));
+    return {};
   }
 
  private:

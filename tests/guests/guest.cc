@@ -15,7 +15,8 @@
 //   entropy                   reads 64 bytes from virtio-rng
 //   hotplug [write=1]         reads, or writes to, each disk that is plugged in; ejects it when asked, until 'q'
 //   3fault, 0halt             in ring 0, see start.S
-// With stay=1 the guest spins at its end, without any exit, instead of powering off.
+// With wait=1 the guest begins when a 'q' is typed. With stay=1 it spins at its end, without any exit, instead of
+// powering off.
 #include "tests/guests/runtime.h"
 #include "tests/guests/virtio.h"
 
@@ -296,6 +297,11 @@ void run_flood() {
 }
 
 void run() {
+  if (option("wait", 0) != 0) {
+    print("waiting\n");
+    while (read_serial() != 'q') {
+    }
+  }
   if (command_is("hello")) {
     print("hello\n");
   } else if (command_is("echo")) {

@@ -138,6 +138,7 @@ void VirtioDevice::set_up_queue(uint16_t index, Queue& queue, uint16_t size) {
 
 void VirtioDevice::go() {
   write_mmio<uint8_t>(common_ + 20, 15);
+  if ((status() & 0x40) != 0) fail("the device needs a reset");
 }
 
 }  // namespace guest

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "base/thread.h"
 #include "storage/volume/layer.h"
 #include "vmm/probe.h"
 #include "vmm/runner.h"
@@ -97,9 +98,8 @@ class Vm::Impl {
     std::unique_ptr<Impl> impl(new Impl(std::move(kvm), std::move(work)));
     std::promise<Status> ready;
     auto outcome = ready.get_future();
-    impl->thread_ = std::thread([self = impl.get(), &ready, runner = std::move(runner)]() mutable {
-      self->control(std::move(runner), ready);
-    });
+    impl->thread_ = TRY(start_thread(
+        "haneul-vm", [self = impl.get(), &ready, &runner] { self->control(std::move(runner), ready); }));
     TRY(outcome.get());
     return impl;
   }
@@ -175,12 +175,13 @@ class Vm::Impl {
   }
 
   void control(vmm::RunnerConfig config, std::promise<Status>& ready) {
-    vmm::Spawner spawner(nullptr);
-    auto runner = vmm::Runner::create(std::move(config), kvm_, spawner);
     auto give_up = [&](const Error& error) {
       finish(VmEnd{"failed", error.message()});
       ready.set_value(error);
     };
+    auto spawner = vmm::Spawner::create(nullptr);
+    if (!spawner.ok()) return give_up(spawner.error());
+    auto runner = vmm::Runner::create(std::move(config), kvm_, **spawner);
     if (!runner.ok()) return give_up(runner.error());
     (*runner)->set_console_listener([this](std::span<const std::byte> data) { on_console(data); });
     Status watched = (*runner)->loop().watch(work_event_.fd(), EPOLLIN, [this, &runner](uint32_t) {

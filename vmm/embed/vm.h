@@ -51,7 +51,8 @@ struct VmConfig {
 };
 
 struct VmEnd {
-  /// "powered-off", "reset", "triple-fault", "kvm-error" or "stopped".
+  /// "powered-off", "reset", "triple-fault", "kvm-error", "stopped", or "failed": the library could not go on, for
+  /// example build the machine again after a reset. The detail says what was wrong.
   std::string reason;
   std::string detail;
 };
@@ -87,7 +88,7 @@ class Vm {
   /// never changes again. Returns when that is durable: how long the guest's changes were held back.
   Result<std::chrono::microseconds> snapshot_disk(std::string_view id, const std::string& path);
 
-  /// Between pause() and resume() no vCPU runs.
+  /// Between pause() and resume() no vCPU runs, also not after a reset.
   Status pause();
   Status resume();
   Status press_power_button();

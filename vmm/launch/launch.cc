@@ -151,14 +151,31 @@ Result<Command> make_command(const Spec& spec, const Channels& channels, std::ve
   return command;
 }
 
+/// What the child needs between fork and exec, all of it ready before.
+struct Child {
+  std::vector<char*> argv;
+  std::span<const int> kept;
+  int log;
+  int null;
+  int cgroup;  ///< -1: none
+  /// The last words, and where, of one that cannot enter its cgroup.
+  std::string no_cgroup;
+  int status;
+};
+
 // In the child, after fork: only system calls.
-[[noreturn]] void become_vmm(char* const* argv, std::span<const int> kept, int log, int null, int cgroup) {
+[[noreturn]] void become_vmm(const Child& child) {
   ::setsid();
-  if (cgroup >= 0) std::ignore = ::write(cgroup, "0", 1);
+  // Outside of it, it would run without limits.
+  if (child.cgroup >= 0 && ::write(child.cgroup, "0", 1) != 1) {
+    std::ignore = ::pwrite(child.status, child.no_cgroup.data(), child.no_cgroup.size(), 0);
+    ::_exit(126);
+  }
+  int null = child.null;
   ::dup2(null, STDIN_FILENO);
   ::dup2(null, STDOUT_FILENO);
-  ::dup2(log, STDERR_FILENO);
-  for (int fd : kept) ::fcntl(fd, F_SETFD, 0);
+  ::dup2(child.log, STDERR_FILENO);
+  for (int fd : child.kept) ::fcntl(fd, F_SETFD, 0);
   // A volume with a long history has many layers, each with a descriptor.
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
@@ -170,7 +187,7 @@ Result<Command> make_command(const Spec& spec, const Channels& channels, std::ve
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
   char* const environment[] = {nullptr};
-  ::execve(argv[0], argv, environment);
+  ::execve(child.argv[0], child.argv.data(), environment);
   ::_exit(127);
 }
 
@@ -189,9 +206,13 @@ Result<UniqueFd> open_pidfd(pid_t pid) {
   return fd;
 }
 
+std::string last_words(std::string_view reason, std::string_view detail) {
+  nlohmann::json words = {{"reason", reason}, {"detail", detail}};
+  return words.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
 // The VMM's word that it entered the guest, its end, or the deadline.
-Status await_ready(const Process& process, const UniqueFd& ready, const UniqueFd& status,
-                   std::chrono::milliseconds timeout) {
+Status await_ready(const UniqueFd& ready, const UniqueFd& status, std::chrono::milliseconds timeout) {
   pollfd waits[] = {{ready.get(), POLLIN, 0}};
   int count = 0;
   do {
@@ -199,7 +220,6 @@ Status await_ready(const Process& process, const UniqueFd& ready, const UniqueFd
   } while (count < 0 && errno == EINTR);
   char byte = 0;
   if (count > 0 && ::read(ready.get(), &byte, 1) == 1) return {};
-  kill_process(process);
   if (count == 0) {
     return make_error(ErrorCode::kTimeout, "the VMM did not start the guest within {} s",
                       timeout.count() / 1000);
@@ -209,6 +229,25 @@ Status await_ready(const Process& process, const UniqueFd& ready, const UniqueFd
       ErrorCode::kIo, "the VMM could not start: {}",
       ending.reason == "failed" ? ending.detail : "it ended without a reason, see the instance's log");
 }
+
+/// A child that is killed and collected unless the launch comes to a good end.
+class Launched {
+ public:
+  explicit Launched(pid_t pid) : pid_(pid) {}
+  ~Launched() {
+    if (pid_ < 0) return;
+    // Not collected yet, so the number is still this child's.
+    ::kill(pid_, SIGKILL);
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+  }
+  Launched(const Launched&) = delete;
+  Launched& operator=(const Launched&) = delete;
+  void keep() { pid_ = -1; }
+
+ private:
+  pid_t pid_;
+};
 
 Result<Channels> make_channels(const Spec& spec) {
   Channels channels;
@@ -230,20 +269,27 @@ Result<Process> start(const Spec& spec, std::chrono::milliseconds timeout) {
   std::ignore = ::ftruncate(spec.status.get(), 0);
   std::vector<UniqueFd> key_files;
   Command command = TRY(make_command(spec, channels, key_files));
-  std::vector<char*> argv = command.argv();
-  int log = spec.log ? spec.log.get() : null.get();
+  Child child{
+      command.argv(),
+      command.kept(),
+      spec.log ? spec.log.get() : null.get(),
+      null.get(),
+      cgroup.get(),
+      last_words("failed", fmt::format("the VMM cannot enter its cgroup {}", spec.jail.cgroup.string())),
+      spec.status.get()};
 
   pid_t pid = ::fork();
   if (pid < 0) return errno_error("fork");
-  if (pid == 0) become_vmm(argv.data(), command.kept(), log, null.get(), cgroup.get());
+  if (pid == 0) become_vmm(child);
 
+  Launched launched(pid);
   Process process;
   process.pid = pid;
   process.pidfd = TRY(open_pidfd(pid));
-  auto ticks = start_ticks_of(pid);
+  process.start_ticks = TRY(start_ticks_of(pid));
   channels.ready_write.reset();
-  TRY(await_ready(process, channels.ready_read, spec.status, timeout));
-  process.start_ticks = TRY(std::move(ticks));
+  TRY(await_ready(channels.ready_read, spec.status, timeout));
+  launched.keep();
   channels.control.keep();
   channels.console.keep();
   return process;

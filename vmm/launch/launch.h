@@ -61,7 +61,7 @@ struct Jail {
   /// The user and group to be, when the launcher is root; otherwise the VMM maps itself in a user namespace.
   std::optional<uid_t> uid;
   std::optional<gid_t> gid;
-  /// A cgroup v2 folder to enter, if there is one.
+  /// A cgroup v2 folder to enter, if there is one; a VMM that cannot is not started.
   std::filesystem::path cgroup;
   /// Off only for debugging with tools that the filter forbids.
   bool enabled = true;
@@ -115,8 +115,8 @@ void reap_process(const Process& process);
 
 /// How a VMM ended, from its status file.
 struct Ending {
-  /// "powered-off", "reset-failed", "triple-fault", "kvm-error", "killed", "failed", or "vanished" if it had
-  /// no time to say (a SIGKILL, a crash).
+  /// "powered-off", "reset" (where that ends it), "triple-fault", "kvm-error", "stopped", "failed" (it could not
+  /// start, or not start over), or "vanished" if it had no time to say (a SIGKILL, a crash).
   std::string reason;
   /// One sentence for people, may be empty.
   std::string detail;
@@ -136,12 +136,13 @@ class VmmClient {
   Status press_power_button();
   /// An immediate reset, as EC2's RebootInstances does when the guest does not react.
   Status reset();
+  /// A pause holds until resume(), across resets too.
   Status pause();
   Status resume();
   /// Plugs a disk into the running guest; kExists if the id is taken, kNoSpace when there is no slot.
   Status attach_disk(Disk disk);
   /// Asks the guest to let go. Returns at once; the disk is gone when disk_ids() no longer names it.
-  /// With force it is pulled out before this returns.
+  /// With force the guest has lost it before this returns; a snapshot under way keeps it open until that is done.
   Status detach_disk(std::string_view id, bool force);
   Status resize_disk(std::string_view id, uint64_t size_bytes);
   Result<std::vector<std::string>> disk_ids();

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -283,6 +284,42 @@ TEST_F(LaunchTest, AFailedLaunchSaysWhyAndLeavesNothing) {
   expect_nothing_left(descriptors);
 }
 
+// Descriptors run out at each step of a launch, those after the fork included.
+TEST_F(LaunchTest, ALaunchThatRunsOutOfDescriptorsLeavesNothing) {
+  int failures = 0;
+  for (bool launched = false; !launched; ++failures) {
+    ASSERT_LT(failures, 40);
+    Spec one = spec("spin");
+    size_t descriptors = testing::open_descriptors();
+    size_t of_spec = 5;  // kvm, kernel, console_ring, status, log
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+    auto next = static_cast<rlim_t>(UniqueFd(::dup(STDIN_FILENO)).get());
+    rlimit tight{next + static_cast<rlim_t>(failures), before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
+    auto process = launch(std::move(one), kPatience);
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    launched = process.ok();
+    if (launched) {
+      kill_process(*process);
+    } else {
+      EXPECT_THAT(process.error().message(), HasSubstr("Too many open files"));
+      expect_nothing_left(descriptors - of_spec);
+    }
+  }
+  EXPECT_GE(failures, 6) << "two sockets, a pipe, /dev/null, a pidfd";
+}
+
+TEST_F(LaunchTest, AVmmThatCannotEnterItsCgroupIsNoVmm) {
+  Spec limited = spec("spin");
+  // A cgroup.procs that can be opened and takes nothing.
+  std::filesystem::create_directory(folder_ / "cgroup");
+  std::filesystem::create_symlink("/dev/full", folder_ / "cgroup/cgroup.procs");
+  limited.jail.cgroup = folder_ / "cgroup";
+  EXPECT_EQ(error_of(std::move(limited)),
+            fmt::format("the VMM could not start: the VMM cannot enter its cgroup {}", folder_ / "cgroup"));
+}
+
 TEST_F(LaunchTest, SomebodyElsesSocketIsLeftAlone) {
   start("spin");
   EXPECT_EQ(error_of(spec("spin")),
@@ -435,10 +472,26 @@ TEST_F(LaunchTest, WhatWasTypedTooEarlyReachesTheNextMachine) {
   ASSERT_TRUE(write_all(console.get(), std::as_bytes(std::span(text))).ok());
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   ASSERT_TRUE(vmm.reset().ok());
+  ASSERT_TRUE(vmm.resume().ok());
   EXPECT_THAT(read_console_until(console.get(), "END"), HasSubstr("xEND"));
 }
 
 // ---- a VMM that its guest has taken over ----
+
+// It keeps all connections waiting, those of closed clients too.
+TEST_F(LaunchTest, AVmmThatTakesNoConnectionCannotHoldItsClient) {
+  UniqueFd listening = listen_unix(folder_ / "deaf", SOCK_SEQPACKET).value();
+  Result<UniqueFd> socket = UniqueFd();
+  int connected = 0;
+  for (; socket.ok(); ++connected)
+    socket = connect_unix(folder_ / "deaf", SOCK_SEQPACKET, std::chrono::milliseconds(20));
+  EXPECT_GT(connected, 60);
+  auto begin = std::chrono::steady_clock::now();
+  auto client = VmmClient::connect(folder_ / "deaf");
+  ASSERT_FALSE(client.ok());
+  EXPECT_EQ(client.error().code(), ErrorCode::kTimeout);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(30));
+}
 
 class FalseVmm {
  public:

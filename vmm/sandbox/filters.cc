@@ -114,7 +114,7 @@ void allow_io(Builder& b) {
 void allow_control(Builder& b) {
   allow_vcpu(b);
   allow_io(b);
-  b.allow({SYS_io_uring_setup, SYS_io_uring_register, SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_ctl,
+  b.allow({SYS_io_uring_setup, SYS_io_uring_register, SYS_epoll_create1, SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_ctl,
            SYS_accept4, SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto, SYS_memfd_create, SYS_ftruncate,
            SYS_flock});
   b.allow_values(SYS_setsockopt, 2, {SO_SNDBUF});

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is asked of a machine at the very moment at which its guest resets itself, and what a snapshot holds up.
+#include "vmm/runner.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/epoll.h>
+
+#include <future>
+
+#include "base/checked.h"
+#include "storage/volume/layer.h"
+#include "tests/support/files.h"
+
+namespace haneul::vmm {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+/// Threads that wait, once started, until they are let go.
+class HeldThreads final : public ThreadStarter {
+ public:
+  Result<std::thread> start(std::string name, std::function<void()> body) override {
+    return start_thread(std::move(name), [go = gate_.get_future().share(), body = std::move(body)] {
+      go.wait();
+      body();
+    });
+  }
+  void let_go() { gate_.set_value(); }
+
+ private:
+  std::promise<void> gate_;
+};
+
+/// As many threads as it is told.
+class CountedThreads final : public ThreadStarter {
+ public:
+  explicit CountedThreads(int count) : left_(count) {}
+  Result<std::thread> start(std::string name, std::function<void()> body) override {
+    if (left_-- == 0) return make_error(ErrorCode::kBusy, "no thread is left for '{}'", name);
+    return start_thread(std::move(name), std::move(body));
+  }
+
+ private:
+  int left_;
+};
+
+class RunnerTest : public ::testing::Test {
+ protected:
+  RunnerTest() {
+    install_kick_handler().value();
+    config_.machine.memory_bytes = 64_MiB;
+    config_.machine.kernel = open_file(testing::guest_kernel(), O_RDONLY).value();
+    spawner_ = Spawner::create(nullptr).value();
+  }
+
+  void make(std::string command) {
+    config_.machine.command_line = std::move(command);
+    runner_ = Runner::create(std::move(config_), kvm_, *spawner_).value();
+    runner_->set_console_listener([this](std::span<const std::byte> data) {
+      std::lock_guard lock(mutex_);
+      console_.append(reinterpret_cast<const char*>(data.data()), data.size());
+      if (on_text_ && console_.find(text_) != std::string::npos) std::exchange(on_text_, {})();
+    });
+    ASSERT_TRUE(runner_->loop()
+                    .watch(work_.fd(), EPOLLIN,
+                           [this](uint32_t) {
+                             work_.drain();
+                             todo_();
+                           })
+                    .ok());
+  }
+  /// Once the console says so, the control thread does this.
+  void when(std::string text, std::function<void()> what) {
+    std::lock_guard lock(mutex_);
+    todo_ = std::move(what);
+    text_ = std::move(text);
+    on_text_ = [this] { work_.signal(); };
+  }
+  /// The control thread does this in so many milliseconds.
+  void after(milliseconds time, std::function<void()> what) {
+    todo_ = std::move(what);
+    timer_ = std::thread([this, time] {
+      std::this_thread::sleep_for(time);
+      work_.signal();
+    });
+  }
+  std::string console() {
+    std::lock_guard lock(mutex_);
+    return console_;
+  }
+  size_t lives() {
+    std::string text = console();
+    return static_cast<size_t>(std::count(text.begin(), text.end(), '!'));
+  }
+  void TearDown() override {
+    if (timer_.joinable()) timer_.join();
+    if (runner_) runner_->loop().unwatch(work_.fd());
+  }
+
+  testing::TempFolder folder_;
+  Kvm kvm_ = Kvm::open().value();
+  EventFd work_ = EventFd::create().value();
+  RunnerConfig config_;
+  std::unique_ptr<Spawner> spawner_;
+  std::mutex mutex_;
+  std::string console_;
+  std::string text_;
+  std::function<void()> on_text_;
+  std::function<void()> todo_;
+  std::thread timer_;
+  // Its machine's threads use all of the above.
+  std::unique_ptr<Runner> runner_;
+};
+
+TEST_F(RunnerTest, APauseThatMeetsAResetHolds) {
+  make("spin");
+  when("spinning", [this] {
+    runner_->machine().end({EndReason::kReset, ""});
+    ASSERT_TRUE(runner_->pause().ok());
+    EXPECT_EQ(runner_->state(), "paused");
+    after(milliseconds(100), [this] {
+      EXPECT_EQ(runner_->state(), "paused");
+      EXPECT_EQ(lives(), 1u) << "the next machine ran";
+      when("spinning\n!spinning", [this] { ASSERT_TRUE(runner_->shut_down().ok()); });
+      ASSERT_TRUE(runner_->resume().ok());
+    });
+  });
+  EXPECT_EQ(runner_->run().value().reason, EndReason::kStopped);
+  EXPECT_EQ(lives(), 2u);
+}
+
+TEST_F(RunnerTest, ADiskThatWasAskedToLeaveIsGoneAfterAReset) {
+  for (const char* id : {"vol-stays", "vol-leaves"}) {
+    launch::Disk disk;
+    disk.id = id;
+    disk.file = open_file(folder_.disk(id, 1_MiB), O_RDWR).value();
+    config_.machine.disks.push_back(std::move(disk));
+  }
+  make("spin");
+  when("spinning", [this] {
+    ASSERT_TRUE(runner_->detach_disk("vol-leaves", false).ok());
+    EXPECT_EQ(runner_->disk_ids().size(), 2u) << "the guest takes no notice";
+    when("spinning\n!spinning", [this] {
+      EXPECT_EQ(runner_->disk_ids(), std::vector<std::string>{"vol-stays"});
+      ASSERT_TRUE(runner_->shut_down().ok());
+    });
+    ASSERT_TRUE(runner_->reset().ok());
+  });
+  EXPECT_EQ(runner_->run().value().reason, EndReason::kStopped);
+}
+
+TEST_F(RunnerTest, ThePowerButtonWhileNoGuestRunsSwitchesOff) {
+  make("spin");
+  when("spinning", [this] {
+    runner_->machine().end({EndReason::kReset, ""});
+    ASSERT_TRUE(runner_->press_power_button().ok());
+  });
+  End end = runner_->run().value();
+  EXPECT_EQ(end.reason, EndReason::kPoweredOff);
+  EXPECT_EQ(end.detail, "the power button was pressed while the guest was reset");
+  EXPECT_EQ(lives(), 1u);
+}
+
+TEST_F(RunnerTest, AGuestThatResetsItselfInALoopIsHeldBack) {
+  make("reset");
+  auto begin = steady_clock::now();
+  // Fifteen lives cost nothing; from then on there is one a second, and requests are served meanwhile.
+  when("!!!!!!!!!!!!!!!", [this] {
+    after(milliseconds(1500), [this] {
+      EXPECT_EQ(runner_->state(), "running");
+      ASSERT_TRUE(runner_->pause().ok());
+      ASSERT_TRUE(runner_->resume().ok());
+      ASSERT_TRUE(runner_->shut_down().ok());
+    });
+  });
+  EXPECT_EQ(runner_->run().value().reason, EndReason::kStopped);
+  auto seconds = std::chrono::duration_cast<std::chrono::seconds>(steady_clock::now() - begin).count();
+  EXPECT_GE(lives(), 15u);
+  EXPECT_LE(lives(), 17u + static_cast<size_t>(seconds));
+}
+
+TEST_F(RunnerTest, TheGuestRunsOnlyIfAllItsVcpusCan) {
+  config_.machine.vcpus = 3;
+  config_.machine.command_line = "spin";
+  CountedThreads two(2);
+  DirectThreads io;
+  std::atomic<bool> ran = false;
+  auto machine =
+      Machine::create(config_.machine, {kvm_, two, io, [&](std::span<const std::byte>) { ran = true; }, {}})
+          .value();
+  Status started = machine->start();
+  ASSERT_FALSE(started.ok());
+  EXPECT_EQ(started.error().message(), "no thread is left for 'vcpu0'");
+  machine.reset();
+  EXPECT_FALSE(ran);
+}
+
+// What a push does takes as long as the disk does; the control thread must not wait for it.
+TEST_F(RunnerTest, ADiskLeavesDuringASnapshotWithoutWaiting) {
+  auto layer = [this](const char* name, const storage::LayerId& parent) {
+    UniqueFd file = open_file(folder_ / name, O_RDWR | O_CREAT).value();
+    storage::NewLayer made;
+    made.id = storage::random_layer_id();
+    made.parent = parent;
+    made.size_bytes = 4_MiB;
+    storage::create_layer(file.get(), made).value();
+    return std::pair(std::move(file), made.id);
+  };
+  auto [bottom, bottom_id] = layer("bottom", {});
+  auto [top, top_id] = layer("top", bottom_id);
+  launch::Disk disk;
+  disk.id = "vol-1";
+  disk.format = launch::DiskFormat::kVolume;
+  disk.layers.push_back({std::move(bottom), std::nullopt});
+  config_.machine.disks.push_back(std::move(disk));
+  config_.machine.command_line = "spin";
+  DirectThreads vcpus;
+  HeldThreads io;
+  auto machine =
+      Machine::create(config_.machine, {kvm_, vcpus, io, [](std::span<const std::byte>) {}, {}}).value();
+  std::vector<std::string> detached;
+  machine->set_on_detached([&](std::string id) { detached.push_back(std::move(id)); });
+  ASSERT_TRUE(machine->start().ok());
+  std::vector<launch::VmmClient::PushLayer> pushes;
+  pushes.push_back({"vol-1", {std::move(top), std::nullopt}});
+  ASSERT_TRUE(machine->begin_push(pushes).ok());
+
+  ASSERT_TRUE(machine->detach_disk("vol-1", true).ok());
+  machine->close_ejected();
+  EXPECT_EQ(machine->disk_ids(), std::vector<std::string>{"vol-1"}) << "the snapshot needs it open";
+  EXPECT_TRUE(detached.empty());
+  io.let_go();
+  EXPECT_TRUE(machine->finish_push().ok());
+  EXPECT_TRUE(machine->disk_ids().empty());
+  EXPECT_EQ(detached, std::vector<std::string>{"vol-1"});
+}
+
+}  // namespace
+}  // namespace haneul::vmm
