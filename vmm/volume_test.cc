@@ -166,7 +166,7 @@ class JailedVolumeTest : public VolumeTest {
     storage::NewLayer layer;
     layer.id = storage::random_layer_id();
     layer.parent = parent;
-    layer.size_bytes = 4_MiB;
+    layer.size_bytes = size_bytes_;
     layer.salt.fill(7);
     layer.key = key;
     if (!key) layer.salt = {};
@@ -213,6 +213,7 @@ class JailedVolumeTest : public VolumeTest {
     return vmm.push_layers(std::move(pushes));
   }
 
+  uint64_t size_bytes_ = 4_MiB;
   UniqueFd ring_;
   UniqueFd status_;
   launch::Process process_;
@@ -237,6 +238,23 @@ TEST_F(JailedVolumeTest, ALayerIsPushedOverTheControlSocket) {
   make(2, below);
   EXPECT_FALSE(push(vmm, "vol-1", opened(2, O_RDWR)).ok()) << "its parent is not the top";
   EXPECT_EQ(vmm.state().value(), "running");
+}
+
+// More than a thousand pages of the map are changed: the memory for such work comes and goes on a thread that may
+// not open a file, and the C library opens one when it gives memory back to any arena but the main one.
+TEST_F(JailedVolumeTest, ALayerIsPushedUnderAThousandChangedMapPages) {
+  size_bytes_ = 80_GiB;
+  make(1, make(0, {}));
+  std::vector<launch::Layer> layers;
+  layers.push_back(opened(0, O_RDWR));
+  start("block requests=2500 depth=32 write=1 stay=1", std::move(layers));
+  ASSERT_TRUE(console_says("requests=2500\n")) << read_file(folder_ / "log").value();
+  launch::VmmClient vmm = client();
+  auto stalled = push(vmm, "vol-1", opened(1, O_RDWR));
+  ASSERT_TRUE(stalled.ok()) << stalled.error().message() << launch::read_ending(status_.get()).reason;
+  EXPECT_EQ(vmm.state().value(), "running");
+  auto frozen = storage::make_async_file(open_file(path("top", 0), O_RDONLY).value());
+  EXPECT_GE(storage::layer_use(*frozen).value().data_blocks, 2450u);
 }
 
 // Closing a volume writes its map: not on the thread of the vCPU that let go of it, which may not write
