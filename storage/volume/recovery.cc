@@ -84,7 +84,9 @@ class MapReader {
   Status page(uint64_t index, PageView bytes) {
     bool spoken_of = change_ < journal_.changes.size() && page_of(journal_.changes[change_]) == index;
     if (!spoken_of && all_zero(bytes)) return {};
-    MapPage page = TRY(decode_map_page(index, bytes, blocks_));
+    auto decoded = decode_map_page(index, bytes, blocks_);
+    if (!decoded.ok()) decoded = read_map_page(file_, index, blocks_);
+    MapPage page = TRY(std::move(decoded));
     for (const MapSector& sector : page) greatest_ = std::max(greatest_, sector.sequence);
     bool changed = false;
     for (; change_ < journal_.changes.size() && page_of(journal_.changes[change_]) == index; ++change_) {
@@ -103,6 +105,16 @@ class MapReader {
 };
 
 }  // namespace
+
+Result<MapPage> read_map_page(AsyncFile& file, uint64_t index, uint64_t volume_blocks) {
+  constexpr int kLooks = 5;
+  auto buffer = std::make_unique<Buffer<1>>();
+  for (int look = 1;; ++look) {
+    TRY(file.read_now(map_page_offset(index), buffer->bytes).context("reading the layer's map"));
+    auto page = decode_map_page(index, buffer->page(0), volume_blocks);
+    if (page.ok() || look == kLooks) return page;
+  }
+}
 
 Result<Start> read_start(AsyncFile& file) {
   uint64_t size = TRY(file.size());
