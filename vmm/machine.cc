@@ -160,7 +160,7 @@ Status Machine::load(const MachineConfig& config) {
   KernelImage kernel = TRY(load_kernel(config.kernel.get(), memory, ram_->low_end()));
   InitrdPlace initrd = TRY(load_initrds(config.initrds, kernel, memory, ram_->low_end()));
   TRY(x86::write_boot_data(memory, ram_->bytes(), kernel, initrd, config.command_line));
-  TRY(x86::write_acpi_tables(memory, ram_->bytes(), config.vcpus));
+  TRY(x86::write_acpi_tables(memory, ram_->bytes(), config.vcpus, config.generation_id));
   x86::SystemIdentity identity;
   identity.uuid = config.uuid.empty() ? "ec200000-0000-0000-0000-000000000000" : config.uuid;
   identity.product = config.product;

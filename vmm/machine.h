@@ -45,6 +45,8 @@ struct MachineConfig {
   std::string command_line;
   std::string uuid;
   std::string product;
+  /// New for each machine that is started, the same after its resets.
+  std::array<uint8_t, 16> generation_id{};
   /// The machine duplicates the descriptors that it uses, so the next one (after a reset) finds them here.
   std::vector<launch::Disk> disks;
   std::vector<launch::Nic> nics;

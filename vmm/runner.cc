@@ -2,6 +2,7 @@
 #include "vmm/runner.h"
 
 #include <sys/epoll.h>
+#include <sys/random.h>
 
 #include <algorithm>
 #include <utility>
@@ -12,6 +13,9 @@ Result<std::unique_ptr<Runner>> Runner::create(RunnerConfig config, const Kvm& k
   EventLoop loop = TRY(EventLoop::create());
   std::unique_ptr<Runner> runner(new Runner(std::move(config), kvm, spawner, std::move(loop)));
   Runner* self = runner.get();
+  auto& id = self->config_.machine.generation_id;
+  if (::getrandom(id.data(), id.size(), 0) != static_cast<ssize_t>(id.size()))
+    return errno_error("getrandom");
   self->detached_event_ = TRY(EventFd::create());
   TRY(self->loop_.watch(self->detached_event_->fd(), EPOLLIN, [self](uint32_t) {
     self->detached_event_->drain();

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "storage/volume/layer.h"
 #include "tests/support/files.h"
+#include "vmm/arch/x86_64/boot.h"
 
 namespace haneul::vmm {
 namespace {
@@ -195,6 +196,19 @@ TEST_F(RunnerTest, TheGuestRunsOnlyIfAllItsVcpusCan) {
   EXPECT_EQ(started.error().message(), "no thread is left for 'vcpu0'");
   machine.reset();
   EXPECT_FALSE(ran);
+}
+
+TEST_F(RunnerTest, ARegisterThatKvmRefusesIsAnError) {
+  KvmVm vm = KvmVm::create(kvm_).value();
+  vm.create_irqchip().value();
+  UniqueFd vcpu = vm.create_vcpu(0).value();
+  EXPECT_TRUE(x86::set_common_registers(vcpu).ok());
+  std::array<kvm_msr_entry, 3> entries{};
+  entries[0].index = entries[2].index = 0x1a0;
+  entries[1].index = 0xdead;
+  Status set = x86::set_msrs(vcpu, entries);
+  if (set.ok()) GTEST_SKIP() << "this KVM takes any register (ignore_msrs)";
+  EXPECT_EQ(set.error().message(), "this KVM refuses the model-specific register 0xdead");
 }
 
 // What a push does takes as long as the disk does; the control thread must not wait for it.

@@ -95,6 +95,8 @@ bool Vcpu::stand_still() {
   changed_.notify_all();
   changed_.wait(lock, [this] { return request_.load() != Request::kPause; });
   still_ = false;
+  // Linux must not take the time that it stood still for a lock-up. A guest without kvmclock cannot be told.
+  (void)::ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0);
   return true;
 }
 

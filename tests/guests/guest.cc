@@ -14,9 +14,12 @@
 //   net frames=N              sends N frames and counts the echoed ones
 //   entropy                   reads 64 bytes from virtio-rng
 //   hotplug [write=1]         reads, or writes to, each disk that is plugged in; ejects it when asked, until 'q'
+//   generation [reset=1]      tells the machine's generation ID; then resets the machine
+//   smp vcpus=N [letters=1]   starts the other vCPUs and waits until each has counted far; letters: then each writes
+//                             its own letter for ever
 //   3fault, 0halt             in ring 0, see start.S
 // With wait=1 the guest begins when a 'q' is typed. With stay=1 it spins at its end, without any exit, instead of
-// powering off.
+// powering off. With high=1 its memory comes from above 4 GiB: rings, headers and buffers.
 #include "tests/guests/runtime.h"
 #include "tests/guests/virtio.h"
 
@@ -290,6 +293,42 @@ void run_echo() {
   }
 }
 
+// Where the DSDT says that it is (vmm/arch/x86_64/layout.h).
+void run_generation() {
+  constexpr uint64_t kGeneration = 0xdf000;
+  print_line("low", read_mmio<uint64_t>(kGeneration));
+  print_line("high", read_mmio<uint64_t>(kGeneration + 8));
+  if (option("reset", 0) != 0) reset();
+}
+
+constexpr unsigned kMaxVcpus = 32;
+volatile uint64_t counts[kMaxVcpus];
+volatile bool letters = false;
+
+void count(unsigned index) {
+  while (!letters) {
+    counts[index] = counts[index] + 1;
+    pause();
+  }
+  for (;;) out8(0x3f8, static_cast<uint8_t>('a' + index));
+}
+
+void run_smp() {
+  constexpr uint64_t kFar = 1000;
+  auto vcpus = static_cast<unsigned>(option("vcpus", 2));
+  for (unsigned i = 1; i < vcpus; ++i) start_vcpu(i, count);
+  // All at once: from where each is by now.
+  uint64_t from[kMaxVcpus];
+  for (unsigned i = 1; i < vcpus; ++i) from[i] = counts[i];
+  for (unsigned i = 1; i < vcpus; ++i) {
+    while (counts[i] < from[i] + kFar) pause();
+  }
+  print_line("vcpus", vcpus);
+  if (option("letters", 0) == 0) return;
+  letters = true;
+  count(0);
+}
+
 void run_flood() {
   uint64_t bytes = option("bytes", 1 << 20);
   for (uint64_t i = 0; i < bytes; ++i) out8(0x3f8, static_cast<uint8_t>('a' + i % 26));
@@ -313,6 +352,10 @@ void run() {
   } else if (command_is("spin")) {
     print("spinning\n");
     for (;;) pause();
+  } else if (command_is("generation")) {
+    run_generation();
+  } else if (command_is("smp")) {
+    run_smp();
   } else if (command_is("flood")) {
     run_flood();
   } else if (command_is("block")) {

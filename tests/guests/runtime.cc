@@ -13,6 +13,11 @@ extern "C" void* memcpy(void* to, const void* from, size_t size) {
   return to;
 }
 
+// start.S.
+extern "C" const char ap_start[];
+extern "C" const char ap_end[];
+extern "C" void* volatile ap_stack;
+
 namespace guest {
 namespace {
 
@@ -20,8 +25,14 @@ constexpr uint16_t kSerial = 0x3f8;
 // vmm/arch/x86_64/layout.h: acpi::PowerRegisters.
 constexpr uint64_t kPower = 0xe8000020;
 
+constexpr uint64_t kLocalApic = 0xfee00000;
+
 const char* command_line = "";
+void (*volatile ap_body)(unsigned) = nullptr;
+volatile unsigned ap_index = 0;
+volatile bool ap_runs = false;
 uint64_t next_free = 16 << 20;
+constexpr uint64_t kHighRam = 4ull << 30;
 
 size_t length(const char* text) {
   size_t n = 0;
@@ -41,6 +52,27 @@ bool starts_with(const char* text, const char* prefix) {
 void set_command_line(const uint8_t* boot_params) {
   command_line =
       reinterpret_cast<const char*>(uint64_t{*reinterpret_cast<const uint32_t*>(boot_params + 0x228)});
+  if (option("high", 0) != 0) next_free = kHighRam;
+}
+
+void start_vcpu(unsigned index, void (*body)(unsigned index)) {
+  // A free page below 1 MiB (vmm/arch/x86_64/layout.h).
+  constexpr uint64_t kPage = 0x8000;
+  constexpr size_t kStack = 16384;
+  constexpr uint64_t kCommandLow = kLocalApic + 0x300;
+  constexpr uint64_t kCommandHigh = kLocalApic + 0x310;
+  for (const char* at = ap_start; at != ap_end; ++at) {
+    write_mmio<char>(kPage + static_cast<uint64_t>(at - ap_start), *at);
+  }
+  ap_stack = static_cast<char*>(allocate(kStack)) + kStack;
+  ap_body = body;
+  ap_index = index;
+  ap_runs = false;
+  write_mmio<uint32_t>(kCommandHigh, index << 24);
+  write_mmio<uint32_t>(kCommandLow, 0x4500);  // INIT, assert
+  write_mmio<uint32_t>(kCommandHigh, index << 24);
+  write_mmio<uint32_t>(kCommandLow, 0x4600 | (kPage >> 12));  // start-up
+  while (!ap_runs) pause();
 }
 
 void print(const char* text) {
@@ -115,3 +147,10 @@ void* allocate(size_t bytes) {
 }
 
 }  // namespace guest
+
+extern "C" void guest_ap() {
+  auto body = guest::ap_body;
+  unsigned index = guest::ap_index;
+  guest::ap_runs = true;
+  body(index);
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a freestanding guest has: ports, the serial line, numbers in text, the command line, power, time,
-// memory. Everything runs in ring 3 on the first vCPU, without interrupts: devices are polled.
+// memory. Everything runs in ring 3, on the first vCPU unless start_vcpu() is called, without interrupts: devices are
+// polled.
 #pragma once
 
 #include <stddef.h>
@@ -33,6 +34,9 @@ inline void pause() {
   asm volatile("pause" ::: "memory");
 }
 
+/// Starts vCPU `index` with INIT and SIPI; it calls `body` in ring 3, once, and then spins. Returns when it runs.
+void start_vcpu(unsigned index, void (*body)(unsigned index));
+
 void print(const char* text);
 void print_number(uint64_t value);
 void print_line(const char* name, uint64_t value);  // "name=123\n"
@@ -47,7 +51,7 @@ bool command_is(const char* name);  // the command line's first word
 [[noreturn]] void reset();
 [[noreturn]] void fail(const char* why);  // prints "FAIL why", powers off
 
-/// Zeroed memory that is never freed, from 16 MiB on; aligned to a page.
+/// Zeroed memory that is never freed, from 16 MiB on, or with high=1 from 4 GiB on; aligned to a page.
 void* allocate(size_t bytes);
 
 /// A small generator with a seed, so that both sides know the bytes.

@@ -44,6 +44,49 @@ user:
 1:  pause
     jmp 1b
 
+# Where another vCPU begins after INIT and SIPI: copied to a page below 1 MiB, in real mode, CS:0. Straight to long mode,
+# and on in ring 3 with a stack and a number that the first vCPU left for it.
+    .code16
+    .global ap_start, ap_end, ap_stack
+ap_start:
+    cli
+    movw %cs, %ax
+    movw %ax, %ds
+    movl $0x20, %eax                 # CR4.PAE
+    movl %eax, %cr4
+    movl $pml4, %eax
+    movl %eax, %cr3
+    movl $0xc0000080, %ecx           # EFER.LME
+    xorl %edx, %edx
+    movl $0x100, %eax
+    wrmsr
+    lgdtl ap_gdt_pointer - ap_start
+    movl $0x80000001, %eax           # CR0.PG, CR0.PE
+    movl %eax, %cr0
+    ljmpl $0x10, $ap_long
+    .balign 4
+ap_gdt_pointer:
+    .word gdt_pointer - gdt - 1
+    .long gdt
+ap_end:
+    .code64
+ap_long:
+    mov $0x18, %eax
+    mov %eax, %ss
+    mov ap_stack, %rsp
+    mov %rsp, %rax
+    pushq $0x23
+    pushq %rax
+    pushq $0x3002
+    pushq $0x2b
+    lea ap_user(%rip), %rax
+    pushq %rax
+    iretq
+ap_user:
+    call guest_ap
+1:  pause
+    jmp 1b
+
 # For loaders that start an ELF file by the PVH protocol (QEMU does): in 32-bit mode without paging, EBX pointing to
 # struct hvm_start_info. To long mode, and on with a boot_params that has the command line alone.
     .code32
@@ -94,19 +137,19 @@ no_idt:
     .word 0
     .quad 0
 
-# Identity map, for user mode: 4 GiB, and the first GiB of the PCI window at 256 GiB.
+# Identity map, for user mode: 5 GiB, and the first GiB of the PCI window at 256 GiB.
     .balign 4096
 pml4:
     .quad pdpt + 7
     .fill 511, 8, 0
 pdpt:
-    .quad pd + 7, pd + 0x1007, pd + 0x2007, pd + 0x3007
-    .fill 252, 8, 0
+    .quad pd + 7, pd + 0x1007, pd + 0x2007, pd + 0x3007, pd + 0x4007
+    .fill 251, 8, 0
     .quad pd_window + 7
     .fill 255, 8, 0
 pd:
     .set page, 0
-    .rept 2048
+    .rept 2560
     .quad page + 0x87
     .set page, page + 0x200000
     .endr
@@ -116,6 +159,10 @@ pd_window:
     .quad page + 0x87
     .set page, page + 0x200000
     .endr
+
+    .balign 8
+ap_stack:
+    .quad 0
 
     .bss
     .balign 16

@@ -162,6 +162,8 @@ void expect_ioctl(ThreadKind kind, unsigned long request, bool allowed) {
 TEST(Filters, EachKindHasItsOwnIoctls) {
   expect_ioctl(ThreadKind::kVcpu, KVM_RUN, true);
   expect_ioctl(ThreadKind::kVcpu, KVM_IRQFD, true);
+  expect_ioctl(ThreadKind::kVcpu, KVM_KVMCLOCK_CTRL, true);
+  expect_ioctl(ThreadKind::kIo, KVM_KVMCLOCK_CTRL, false);
   constexpr unsigned long kBuilding[] = {KVM_CREATE_VM, KVM_SET_USER_MEMORY_REGION, KVM_CREATE_VCPU,
                                          KVM_SET_REGS};
   for (unsigned long request : kBuilding) {

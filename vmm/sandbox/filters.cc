@@ -94,7 +94,8 @@ void allow_runtime(Builder& b) {
 
 void allow_vcpu(Builder& b) {
   allow_runtime(b);
-  b.allow_values(SYS_ioctl, 1, {KVM_RUN, KVM_IRQFD, KVM_IOEVENTFD, KVM_SET_GSI_ROUTING, KVM_GET_REGS});
+  b.allow_values(SYS_ioctl, 1,
+                 {KVM_RUN, KVM_IRQFD, KVM_IOEVENTFD, KVM_SET_GSI_ROUTING, KVM_GET_REGS, KVM_KVMCLOCK_CTRL});
   // A guest's driver brings its network device up by a register write, and the device tells the tap what it
   // may send.
   b.allow_values(SYS_ioctl, 1, {TUNSETOFFLOAD, TUNSETVNETHDRSZ});
@@ -115,9 +116,9 @@ void allow_io(Builder& b) {
 void allow_control(Builder& b) {
   allow_vcpu(b);
   allow_io(b);
-  b.allow({SYS_io_uring_setup, SYS_io_uring_register, SYS_epoll_create1, SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_ctl,
-           SYS_accept4, SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto, SYS_memfd_create, SYS_ftruncate,
-           SYS_flock});
+  b.allow({SYS_io_uring_setup, SYS_io_uring_register, SYS_epoll_create1, SYS_epoll_wait, SYS_epoll_pwait,
+           SYS_epoll_ctl, SYS_accept4, SYS_recvmsg, SYS_sendmsg, SYS_recvfrom, SYS_sendto, SYS_memfd_create,
+           SYS_ftruncate, SYS_flock});
   b.allow_values(SYS_setsockopt, 2, {SO_SNDBUF});
   b.allow_values(SYS_fcntl, 1, {F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, F_GETFD, F_OFD_SETLK, F_OFD_GETLK});
   // A reset builds the next machine, and a disk may come.

@@ -173,7 +173,8 @@ Table make_mcfg() {
 
 }  // namespace
 
-Status write_acpi_tables(const devices::GuestMemory& memory, uint64_t ram_bytes, unsigned vcpus) {
+Status write_acpi_tables(const devices::GuestMemory& memory, uint64_t ram_bytes, unsigned vcpus,
+                         const GenerationId& generation) {
   constexpr size_t kRsdpBytes = 36;
   Area area(memory, kAcpiGpa + 64);
   uint64_t dsdt = TRY(area.put(make_dsdt(ram_bytes)));
@@ -192,7 +193,9 @@ Status write_acpi_tables(const devices::GuestMemory& memory, uint64_t ram_bytes,
   store_le<uint64_t>(rsdp.data() + 24, xsdt_gpa);
   rsdp[8] = std::byte{checksum(std::span(rsdp).first(20))};
   rsdp[32] = std::byte{checksum(rsdp)};
-  if (!memory.write({kAcpiGpa}, rsdp)) return Error(ErrorCode::kNoSpace, "no memory for the ACPI tables");
+  if (!memory.write({kAcpiGpa}, rsdp) ||
+      !memory.write({kGenerationGpa}, std::as_bytes(std::span(generation))))
+    return Error(ErrorCode::kNoSpace, "no memory for the ACPI tables");
   return {};
 }
 

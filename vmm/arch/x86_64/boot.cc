@@ -163,19 +163,30 @@ Status set_boot_registers(const UniqueFd& vcpu, uint64_t entry) {
   return {};
 }
 
+Status set_msrs(const UniqueFd& vcpu, std::span<const kvm_msr_entry> entries) {
+  std::vector<std::byte> raw(sizeof(kvm_msrs) + entries.size_bytes());
+  auto* msrs = reinterpret_cast<kvm_msrs*>(raw.data());
+  msrs->nmsrs = static_cast<uint32_t>(entries.size());
+  std::memcpy(msrs->entries, entries.data(), entries.size_bytes());
+  int set = ::ioctl(vcpu.get(), KVM_SET_MSRS, msrs);
+  if (set < 0) return errno_error("KVM_SET_MSRS");
+  // KVM stops at the first that it refuses, and does not call that an error.
+  if (static_cast<size_t>(set) != entries.size()) {
+    return make_error(ErrorCode::kUnsupported, "this KVM refuses the model-specific register {:#x}",
+                      uint32_t{entries[static_cast<size_t>(set)].index});
+  }
+  return {};
+}
+
 Status set_common_registers(const UniqueFd& vcpu) {
   constexpr uint32_t kMiscEnable = 0x1a0;
   constexpr uint32_t kMtrrDefType = 0x2ff;
-  alignas(kvm_msrs) std::array<std::byte, sizeof(kvm_msrs) + 2 * sizeof(kvm_msr_entry)> raw{};
-  auto* msrs = reinterpret_cast<kvm_msrs*>(raw.data());
-  msrs->nmsrs = 2;
-  msrs->entries[0].index = kMiscEnable;
-  msrs->entries[0].data = 1;  // fast string operations
-  msrs->entries[1].index = kMtrrDefType;
-  msrs->entries[1].data = (1 << 11) | 6;  // MTRRs on, everything write-back
-  int set = ::ioctl(vcpu.get(), KVM_SET_MSRS, msrs);
-  if (set < 0) return errno_error("KVM_SET_MSRS");
-  return {};
+  std::array<kvm_msr_entry, 2> entries{};
+  entries[0].index = kMiscEnable;
+  entries[0].data = 1;  // fast string operations
+  entries[1].index = kMtrrDefType;
+  entries[1].data = (1 << 11) | 6;  // MTRRs on, everything write-back
+  return set_msrs(vcpu, entries);
 }
 
 }  // namespace haneul::vmm::x86

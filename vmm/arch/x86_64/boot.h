@@ -4,11 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "devices/guest_memory.h"
+#include "vmm/kvm_uapi.h"
 #include "vmm/loader/kernel_image.h"
 
 namespace haneul::vmm::x86 {
@@ -20,7 +22,10 @@ Status write_boot_data(const devices::GuestMemory& memory, uint64_t ram_bytes, c
 /// The first vCPU: long mode, paging on, interrupts off, at the kernel's entry.
 Status set_boot_registers(const UniqueFd& vcpu, uint64_t entry);
 
-/// What every vCPU gets: model-specific registers and the floating-point state after reset.
+/// All of these model-specific registers, or kUnsupported with the first that KVM refuses.
+Status set_msrs(const UniqueFd& vcpu, std::span<const kvm_msr_entry> entries);
+
+/// What every vCPU gets in its model-specific registers.
 Status set_common_registers(const UniqueFd& vcpu);
 
 }  // namespace haneul::vmm::x86

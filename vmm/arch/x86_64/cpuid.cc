@@ -55,6 +55,43 @@ void set_brand(std::vector<kvm_cpuid_entry2>& entries) {
   }
 }
 
+void clear(kvm_cpuid_entry2& entry) {
+  entry.eax = entry.ebx = entry.ecx = entry.edx = 0;
+}
+
+// What KVM could give and a guest does not get: nested virtualization, which would hand the host's code for it to
+// every tenant, and performance counters, which would leak the host's and hinder moving.
+void take_away(kvm_cpuid_entry2& entry) {
+  switch (entry.function) {
+    case 0x1:
+      entry.ecx &= ~(bit(2) | bit(5) | bit(15));  // DTES64, VMX, PDCM
+      entry.edx &= ~bit(21);                      // DS
+      break;
+    case 0x6:
+      // Power management is the host's: no turbo, no frequency hints; ARAT (bit 2) stays.
+      entry.eax &= bit(2);
+      entry.ebx = 0;
+      entry.ecx = 0;
+      break;
+    case 0x7:
+      if (entry.index == 0) entry.edx &= ~bit(19);  // last branch records
+      break;
+    case 0xa:         // counters
+    case 0x1c:        // last branch records
+    case 0x23:        // more about counters
+    case 0x8000000a:  // SVM
+    case 0x80000022:  // AMD's counters
+      clear(entry);
+      break;
+    case 0x80000001:
+      // SVM; counters of the core, the northbridge and the last-level cache.
+      entry.ecx &= ~(bit(2) | bit(23) | bit(24) | bit(28));
+      break;
+    default:
+      break;
+  }
+}
+
 }  // namespace
 
 std::vector<kvm_cpuid_entry2> guest_cpuid(std::vector<kvm_cpuid_entry2> entries, unsigned index,
@@ -63,6 +100,7 @@ std::vector<kvm_cpuid_entry2> guest_cpuid(std::vector<kvm_cpuid_entry2> entries,
   bool has_b = false;
   bool has_1f = false;
   for (kvm_cpuid_entry2& entry : entries) {
+    take_away(entry);
     switch (entry.function) {
       case 0x1:
         set_bits(entry.ebx, 16, 8, count);
@@ -79,16 +117,6 @@ std::vector<kvm_cpuid_entry2> guest_cpuid(std::vector<kvm_cpuid_entry2> entries,
         if (entry.function == 0x4 && (entry.eax & 0x1f) != 0) set_bits(entry.eax, 26, 6, bit(core_bits) - 1);
         break;
       }
-      case 0x6:
-        // Power management is the host's: no turbo, no frequency hints; ARAT (bit 2) stays.
-        entry.eax &= bit(2);
-        entry.ebx = 0;
-        entry.ecx = 0;
-        break;
-      case 0xa:
-        // No performance counters: they would leak the host's and hinder moving.
-        entry.eax = entry.ebx = entry.ecx = entry.edx = 0;
-        break;
       case 0xb:
         has_b = true;
         break;

@@ -112,6 +112,16 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "HANEUL", "HNLVM", 1)
       Name (_UID, Zero)
     }
 
+    // Microsoft's "Virtual Machine Generation ID": 16 bytes that are new in each machine that is started, by which a
+    // system knows that it is a copy. The second name is for systems that match no long ones.
+    Device (VGEN)
+    {
+      Name (_HID, "HNL0001")
+      Name (_CID, Package () { "VM_Gen_Counter", "VMGENCTR" })
+      Name (_DDN, "VM_Gen_Counter")
+      Name (ADDR, Package () { GENERATION_GPA, 0 })
+    }
+
     Device (GED0)
     {
       Name (_HID, "ACPI0013")

@@ -3,6 +3,7 @@
 //
 //   0x0000_0500  GDT                                0x0000_7000  zero page (struct boot_params)
 //   0x0000_9000  page tables, 6 pages               0x0002_0000  command line
+//   0x000d_f000  generation ID, 16 bytes
 //   0x000e_0000  ACPI tables, 64 KiB                0x000f_0000  SMBIOS, 64 KiB
 //   0x0010_0000  RAM, the kernel at 16 MiB, up to 3 GiB; the rest of RAM goes on at 4 GiB
 //   0xc000_0000  PCI 32-bit window, 512 MiB         0xe000_0000  PCI ECAM, bus 0, 1 MiB
@@ -24,6 +25,7 @@ constexpr uint64_t kPageTablesGpa = 0x9000;
 constexpr uint64_t kCommandLineGpa = 0x20000;
 constexpr uint64_t kMaxCommandLine = 2047;
 constexpr uint64_t kLowRamEnd = 0x9fc00;
+constexpr uint64_t kGenerationGpa = 0xdf000;  // the generation ID, alone in its page
 constexpr uint64_t kAcpiGpa = 0xe0000;
 constexpr uint64_t kAcpiBytes = 0x10000;
 constexpr uint64_t kSmbiosGpa = 0xf0000;

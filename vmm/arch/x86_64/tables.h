@@ -3,6 +3,7 @@
 // SMBIOS 3.4.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -11,8 +12,12 @@
 
 namespace haneul::vmm::x86 {
 
-/// vcpus local APICs, ids 0 to vcpus - 1; the PCI windows as in layout.h.
-Status write_acpi_tables(const devices::GuestMemory& memory, uint64_t ram_bytes, unsigned vcpus);
+using GenerationId = std::array<uint8_t, 16>;
+
+/// vcpus local APICs, ids 0 to vcpus - 1; the PCI windows as in layout.h; the generation ID (Microsoft, "Virtual
+/// Machine Generation ID", 2012), which lies in memory that the guest's memory map reserves.
+Status write_acpi_tables(const devices::GuestMemory& memory, uint64_t ram_bytes, unsigned vcpus,
+                         const GenerationId& generation);
 
 struct SystemIdentity {
   /// "ec2xxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx": cloud-init knows an EC2 instance by a UUID and a serial that

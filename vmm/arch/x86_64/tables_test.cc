@@ -8,11 +8,13 @@
 
 #include "base/endian.h"
 #include "vmm/arch/x86_64/boot.h"
-#include "vmm/arch/x86_64/cpuid.h"
 #include "vmm/arch/x86_64/layout.h"
 
 namespace haneul::vmm::x86 {
 namespace {
+
+constexpr GenerationId kGeneration = {'t', 'h', 'e', ' ', 'g', 'e', 'n', 'e',
+                                      'r', 'a', 't', 'i', 'o', 'n', ' ', '7'};
 
 class TablesTest : public ::testing::Test {
  protected:
@@ -33,7 +35,7 @@ class TablesTest : public ::testing::Test {
 };
 
 TEST_F(TablesTest, AcpiTablesAreLinkedAndSumToZero) {
-  ASSERT_TRUE(write_acpi_tables(memory_, 128_MiB, 4).ok());
+  ASSERT_TRUE(write_acpi_tables(memory_, 128_MiB, 4, kGeneration).ok());
   ASSERT_EQ(text(kAcpiGpa, 8), "RSD PTR ");
   EXPECT_EQ(sum(kAcpiGpa, 20), 0u);
   EXPECT_EQ(sum(kAcpiGpa, 36), 0u);
@@ -60,11 +62,28 @@ TEST_F(TablesTest, AcpiTablesAreLinkedAndSumToZero) {
   EXPECT_EQ(at<uint32_t>(madt + 4), 44u + 4 * 8 + 12);
 }
 
+TEST_F(TablesTest, TheGenerationIdIsWhereTheDsdtSays) {
+  ASSERT_TRUE(write_acpi_tables(memory_, 128_MiB, 1, kGeneration).ok());
+  EXPECT_EQ(text(kGenerationGpa, 16), std::string(kGeneration.begin(), kGeneration.end()));
+  std::string area = text(kAcpiGpa, kAcpiBytes);
+  for (std::string name : {"VM_Gen_Counter", "VMGENCTR"}) {
+    EXPECT_NE(area.find("\x0d" + name + std::string(1, '\0')), std::string::npos) << name;
+  }
+  // Name (ADDR, Package of two: a 32-bit integer, and zero), section 20.2.
+  std::string address(4, '\0');
+  store_le<uint32_t>(address.data(), kGenerationGpa);
+  EXPECT_NE(area.find(std::string("\x08") + "ADDR\x12\x08\x02\x0c" + address + std::string(1, '\0')),
+            std::string::npos);
+  // Aligned, and memory that no system uses: neither RAM nor ACPI's own in the map.
+  EXPECT_EQ(kGenerationGpa % 8, 0u);
+  EXPECT_TRUE(kGenerationGpa >= kLowRamEnd && kGenerationGpa + 16 <= kAcpiGpa);
+}
+
 TEST_F(TablesTest, TheHighWindowMovesAboveLargeMemory) {
   EXPECT_EQ(mmio64_gpa(1_GiB), 256_GiB);
   EXPECT_EQ(mmio64_gpa(255_GiB), 256_GiB);
   EXPECT_EQ(mmio64_gpa(384_GiB), 512_GiB);
-  ASSERT_TRUE(write_acpi_tables(memory_, 384_GiB, 1).ok());
+  ASSERT_TRUE(write_acpi_tables(memory_, 384_GiB, 1, kGeneration).ok());
   std::string area = text(kAcpiGpa, kAcpiBytes);
   std::string window(8, '\0');
   store_le<uint64_t>(window.data(), 512_GiB);
@@ -110,40 +129,6 @@ TEST_F(TablesTest, TheMemoryMapCoversAllRam) {
   }
   EXPECT_EQ(ram, 5_GiB - (kHighRamGpa - kLowRamEnd));
   EXPECT_EQ(text(kCommandLineGpa, 6), std::string("quiet\0", 6));
-}
-
-kvm_cpuid_entry2 leaf(uint32_t function) {
-  kvm_cpuid_entry2 entry{};
-  entry.function = function;
-  return entry;
-}
-
-TEST(Cpuid, TellsTopologyAndHypervisor) {
-  auto entries = guest_cpuid({leaf(1), leaf(0xb), leaf(0x80000002), leaf(0x80000008)}, 2, 6, true);
-  unsigned levels = 0;
-  for (const auto& e : entries) {
-    if (e.function == 1) {
-      EXPECT_TRUE(e.ecx & (1u << 31));
-      EXPECT_TRUE(e.ecx & (1u << 24));
-      EXPECT_EQ(e.ebx >> 24, 2u);
-      EXPECT_EQ((e.ebx >> 16) & 0xff, 6u);
-    }
-    if (e.function == 0xb) {
-      ++levels;
-      EXPECT_EQ(e.edx, 2u);
-      if (e.index == 1) {
-        EXPECT_EQ(e.eax, 3u) << "three bits number six cores";
-        EXPECT_EQ(e.ebx, 6u);
-      }
-    }
-    if (e.function == 0x80000008) {
-      EXPECT_EQ(e.ecx & 0xff, 5u);
-    }
-    if (e.function == 0x80000002) {
-      EXPECT_EQ(std::memcmp(&e.eax, "Hane", 4), 0);
-    }
-  }
-  EXPECT_EQ(levels, 3u);
 }
 
 }  // namespace
