@@ -3,6 +3,7 @@
 // Machine over the same files; every other end ends the runner.
 #pragma once
 
+#include <deque>
 #include <memory>
 
 #include "base/event_loop.h"
@@ -60,6 +61,8 @@ class Runner final : public ControlHandler {
   Status build_machine();
   void forget_detached();
   void conclude_push();
+  void begin_next_push();
+  void refuse_pushes();
 
   RunnerConfig config_;
   const Kvm& kvm_;
@@ -69,9 +72,14 @@ class Runner final : public ControlHandler {
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<Machine> machine_;
   std::function<void()> on_started_;
-  // The push under way.
+  // The push under way, and those that wait for it, in order.
   std::vector<launch::VmmClient::PushLayer> pushes_;
   PushReply push_reply_;
+  struct QueuedPush {
+    std::vector<launch::VmmClient::PushLayer> pushes;
+    PushReply reply;
+  };
+  std::deque<QueuedPush> push_queue_;
   bool paused_ = false;
   bool stopping_ = false;
   LogLimiter log_limit_;
