@@ -53,7 +53,8 @@ class VolumeMachine {
   VolumeMachine(Random& random, uint64_t sectors, uint64_t base_sectors)
       : random_(random), sectors_(sectors), ring_(std::move(IoRing::create(8)).value()) {
     base_medium_ = std::make_shared<SimMedium>();
-    base_medium_->size = base_sectors * 512;
+    base_medium_->grow(base_sectors * 512);
+    base_medium_->settle(base_medium_->clock);
     model_.sectors.resize(sectors);
     for (uint64_t sector = 0; sector < base_sectors; ++sector) {
       auto content = content_of(next_tag_);

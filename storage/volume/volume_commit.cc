@@ -175,6 +175,7 @@ void Commit::choose() {
 // Nobody writes to these blocks now, nor until the record is sealed.
 void Commit::by_journal() {
   static_assert(layer::kMaxRecordDataBlocks <= kBatch && FreshRuns::kMaxRuns <= kBatch);
+  static_assert(FreshRuns::kMaxRuns <= layer::kMaxJournalEntries);
   step_ = Step::kReadBack;
   size_t block = 0;
   outstanding_ = 1;
