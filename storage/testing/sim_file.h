@@ -135,6 +135,8 @@ class SimFile final : public AsyncFile {
   struct Faults {
     /// Returns a positive errno to fail an operation: 'r', 'w', 's', 'e', 'g' (of the size) and its offset.
     std::function<int(char kind, uint64_t offset)> fail;
+    /// Called when a read has brought its data, before it is complete.
+    std::function<void(std::span<const iovec> data)> after_read;
     /// One in so many reads and writes is short; 0: none.
     unsigned short_one_in = 0;
   };
@@ -171,6 +173,7 @@ class SimFile final : public AsyncFile {
         medium_->get(at, {static_cast<std::byte*>(piece.iov_base), piece.iov_len});
         at += piece.iov_len;
       }
+      if (faults.after_read) faults.after_read(pieces);
       op.completed(static_cast<int32_t>(length));
     });
   }

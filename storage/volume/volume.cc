@@ -184,7 +184,8 @@ Status check_base(AsyncFile* base, uint64_t recorded) {
 
 }  // namespace
 
-Result<OpenLayer> take_layer(StackLayer from, const layer::Header& header) {
+Result<OpenLayer> take_layer(StackLayer from, const layer::Header& header,
+                             const std::shared_ptr<BouncePool>& pool) {
   TRY(check_key(header.id, header.encrypted, from.key));
   OpenLayer open;
   open.id = header.id;
@@ -193,7 +194,7 @@ Result<OpenLayer> take_layer(StackLayer from, const layer::Header& header) {
     if (layer_key_check(*from.key) != header.check) {
       return make_error(ErrorCode::kInvalidArgument, "the key is not that of layer {}", to_string(header.id));
     }
-    open.crypt = std::make_unique<CryptFile>(*open.file, *from.key);
+    open.crypt = std::make_unique<CryptFile>(*open.file, *from.key, pool);
   }
   return open;
 }
@@ -219,15 +220,16 @@ Result<std::unique_ptr<Volume>> open_volume(Stack stack, VolumeOptions options) 
   }
   TRY(check_base(stack.raw_base.get(), starts.front().header.raw_base_bytes));
 
+  auto pool = std::make_shared<BouncePool>();
   std::vector<OpenLayer> layers;
   for (size_t i = 0; i < starts.size(); ++i) {
-    layers.push_back(TRY(take_layer(std::move(stack.layers[i]), starts[i].header)));
+    layers.push_back(TRY(take_layer(std::move(stack.layers[i]), starts[i].header, pool)));
   }
   layer::Start& top = starts.back();
   const size_t last = starts.size() - 1;
   if (!options.read_only) TRY(layer::recover(top_file, top, layer::Freeze::kNo, {}));
   auto disk = std::make_unique<Disk>(std::move(layers), std::move(stack.raw_base), top,
-                                     starts.front().header.raw_base_bytes, options.read_only);
+                                     starts.front().header.raw_base_bytes, options.read_only, pool);
   for (size_t i = 0; i <= last; ++i) {
     auto note = [&](uint64_t index, const layer::MapPage& page, bool) -> Status {
       note_page(disk->map, i, index, page);
@@ -246,13 +248,14 @@ Result<std::unique_ptr<Volume>> open_volume(Stack stack, VolumeOptions options) 
 Result<std::unique_ptr<Volume>> open_volume(UniqueFd raw_base, std::vector<StackDescriptor> layers,
                                             VolumeOptions options) {
   Stack stack;
-  if (raw_base) stack.raw_base = TRY(make_file(std::move(raw_base)));
+  auto pool = std::make_shared<BouncePool>();
+  if (raw_base) stack.raw_base = TRY(make_file(std::move(raw_base), pool));
   for (StackDescriptor& each : layers) {
     bool top = &each == &layers.back();
     if (top && !options.read_only && !TRY(is_writable(each.fd.get()))) {
       return Error(ErrorCode::kPermission, "the file of the volume's top layer is open for reading only");
     }
-    stack.layers.push_back({TRY(make_file(std::move(each.fd))), each.key});
+    stack.layers.push_back({TRY(make_file(std::move(each.fd), pool)), each.key});
   }
   return open_volume(std::move(stack), options);
 }

@@ -144,8 +144,9 @@ struct OldTop {
 
 struct Disk {
   Disk(std::vector<OpenLayer> stack, std::unique_ptr<AsyncFile> base, layer::Start top, uint64_t base_size,
-       bool ro)
+       bool ro, std::shared_ptr<BouncePool> pool)
       : read_only(ro),
+        bounce(std::move(pool)),
         raw_base(std::move(base)),
         base_bytes(base_size),
         size_bytes(top.state.size_bytes),
@@ -157,6 +158,7 @@ struct Disk {
         commit(*this) {}
 
   const bool read_only;
+  const std::shared_ptr<BouncePool> bounce;  // of all encrypted layers
   const std::unique_ptr<AsyncFile> raw_base;
   const uint64_t base_bytes;
   std::atomic<uint64_t> size_bytes;
@@ -220,7 +222,8 @@ struct Disk {
 };
 
 /// A layer's file as the stack's next, its key tried.
-Result<OpenLayer> take_layer(StackLayer from, const layer::Header& header);
+Result<OpenLayer> take_layer(StackLayer from, const layer::Header& header,
+                             const std::shared_ptr<BouncePool>& pool);
 
 /// The steps of a push, on its caller's thread: see volume.h.
 class LayerPush {

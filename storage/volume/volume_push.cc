@@ -168,7 +168,7 @@ Status LayerPush::check(StackLayer layer) {
   };
   TRY(layer::read_map(file, start.state, {}, seen));
   if (!empty) return make_error(ErrorCode::kInvalidArgument, "layer {} was used before", id);
-  next_ = TRY(take_layer(std::move(layer), start.header));
+  next_ = TRY(take_layer(std::move(layer), start.header, disk_.bounce));
   next_start_ = start;
   return {};
 }
