@@ -240,6 +240,37 @@ TEST_F(JailedVolumeTest, ALayerIsPushedOverTheControlSocket) {
   EXPECT_EQ(vmm.state().value(), "running");
 }
 
+// Requests that meet are carried out one after the other, none is refused, and each may begin with layers that the disk
+// has already: so whoever asks need not know how far another came.
+TEST_F(JailedVolumeTest, PushesThatMeetAreCarriedOutInOrder) {
+  constexpr int kRounds = 10;
+  storage::LayerId parent = make(0, {});
+  for (int i = 1; i <= 2 * kRounds; ++i) parent = make(i, parent);
+  std::vector<launch::Layer> layers;
+  layers.push_back(opened(0, O_RDWR));
+  start("block requests=1000 check=1 stay=1", std::move(layers));
+  auto push_to = [&](launch::VmmClient& vmm, int from, int to) {
+    std::vector<launch::VmmClient::PushLayer> pushes;
+    for (int i = from; i <= to; ++i) pushes.push_back({"vol-1", opened(i, O_RDWR)});
+    auto pushed = vmm.push_layers(std::move(pushes));
+    EXPECT_TRUE(pushed.ok()) << pushed.error().message();
+  };
+  launch::VmmClient first = client();
+  launch::VmmClient second = client();
+  for (int round = 0; round < kRounds; ++round) {
+    const int done = round * 2;
+    std::thread one([&] { push_to(first, done + 1, done + 1); });
+    push_to(second, std::max(1, done), done + 2);
+    one.join();
+  }
+  EXPECT_TRUE(console_says("verified=4096000\n"));
+  for (int i = 0; i < 2 * kRounds; ++i) {
+    UniqueFd file = open_file(path("top", i), O_RDONLY).value();
+    EXPECT_TRUE(storage::read_layer_info(file.get()).value().frozen) << i;
+  }
+  EXPECT_EQ(first.state().value(), "running");
+}
+
 // More than a thousand pages of the map are changed: the memory for such work comes and goes on a thread that may
 // not open a file, and the C library opens one when it gives memory back to any arena but the main one.
 TEST_F(JailedVolumeTest, ALayerIsPushedUnderAThousandChangedMapPages) {

@@ -184,7 +184,7 @@ Result<uint64_t> read_map(AsyncFile& file, const State& state, const Journal& jo
   return MapReader(file, state, journal, visit).run();
 }
 
-Status write_state(AsyncFile& file, State& state) {
+Status put_state(AsyncFile& file, State& state) {
   State next = state;
   ++next.generation;
   auto buffer = std::make_unique<Buffer<1>>();
@@ -192,9 +192,13 @@ Status write_state(AsyncFile& file, State& state) {
   encode_state(next, page);
   buffer->bytes = page;
   TRY(file.write_now(kStateOffset, buffer->bytes).context("writing the layer's state"));
-  TRY(file.sync_now());
   state = next;
   return {};
+}
+
+Status write_state(AsyncFile& file, State& state) {
+  TRY(put_state(file, state));
+  return file.sync_now();
 }
 
 Status recover(AsyncFile& file, Start& start, Freeze freeze, const VisitMapPage& visit) {

@@ -54,7 +54,9 @@ Result<uint64_t> read_map(AsyncFile& file, const State& state, const Journal& jo
 enum class Freeze { kNo, kYes };
 Status recover(AsyncFile& file, Start& start, Freeze freeze, const VisitMapPage& visit);
 
-/// The state with the next generation, durably.
+/// The state with the next generation; it is the caller's to sync.
+Status put_state(AsyncFile& file, State& state);
+/// The same, durably.
 Status write_state(AsyncFile& file, State& state);
 
 }  // namespace haneul::storage::layer
