@@ -4,6 +4,7 @@
 //
 //   hello                     says hello and powers off
 //   echo                      writes back what is typed, until 'q'
+//   boots                     counts its boots on the first disk, then does as echo
 //   reset [port=1]            resets the machine, by ACPI's register or the chipset's port
 //   spin                      uses its vCPU for ever, in ring 3
 //   flood bytes=N             writes N bytes to the serial line
@@ -337,6 +338,16 @@ void run_smp() {
   count(0);
 }
 
+void run_boots() {
+  Disk disk(VirtioDevice::slot_of(kBlockDevice, 0), 1, 512);
+  disk.do_one(kRead, 0, 512);
+  uint64_t boots = ++*reinterpret_cast<uint64_t*>(disk.buffer(0));
+  disk.do_one(kWriteRequest, 0, 512);
+  disk.do_one(kFlush, 0, 0);
+  print_line("boots", boots);
+  run_echo();
+}
+
 void run_flood() {
   uint64_t bytes = option("bytes", 1 << 20);
   for (uint64_t i = 0; i < bytes; ++i) out8(0x3f8, static_cast<uint8_t>('a' + i % 26));
@@ -353,6 +364,8 @@ void run() {
     print("hello\n");
   } else if (command_is("echo")) {
     run_echo();
+  } else if (command_is("boots")) {
+    run_boots();
   } else if (command_is("reset")) {
     if (option("port", 0) == 0) reset();
     out8(0xcf9, 6);
