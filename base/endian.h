@@ -40,7 +40,7 @@ using be32 = Endian<uint32_t, std::endian::big>;
 using be64 = Endian<uint64_t, std::endian::big>;
 static_assert(sizeof(le16) == 2 && sizeof(le32) == 4 && sizeof(le64) == 8);
 
-/// Little-endian load from and store to bytes at any alignment. The caller has checked the bounds.
+/// Loads from and stores to bytes at any alignment. The caller has checked the bounds.
 template <std::unsigned_integral T>
 T load_le(const void* from) {
   T value;
@@ -50,6 +50,18 @@ T load_le(const void* from) {
 template <std::unsigned_integral T>
 void store_le(void* to, T value) {
   T raw = std::endian::native == std::endian::little ? value : byte_swapped(value);
+  std::memcpy(to, &raw, sizeof raw);
+}
+
+template <std::unsigned_integral T>
+T load_be(const void* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return std::endian::native == std::endian::big ? value : byte_swapped(value);
+}
+template <std::unsigned_integral T>
+void store_be(void* to, T value) {
+  T raw = std::endian::native == std::endian::big ? value : byte_swapped(value);
   std::memcpy(to, &raw, sizeof raw);
 }
 

@@ -67,14 +67,16 @@ endfunction()
 if(HANEUL_TESTS)
   enable_testing()
   find_package(GTest REQUIRED)
-  # All programs of unit tests, for builds that run only those.
+  # All programs of unit tests, and of those that sanitizers look at beside them, for builds that run only these.
   add_custom_target(unit_tests)
+  add_custom_target(sanitized_tests)
+  add_dependencies(sanitized_tests unit_tests)
 endif()
 
 # haneul_test(NAME SOURCES ... [DEPS folder ...] [LIBS target ...] [LABELS ...] [TIMEOUT seconds])
 # A GoogleTest program bin/tests/NAME, one CTest entry "folder/NAME". Labels tell `check` where it can run:
 # none = anywhere, unprivileged, without KVM; kvm = any /dev/kvm; root = root or user namespaces;
-# linux = a KVM that boots Linux; slow.
+# image, host = QEMU in software emulation; linux = a KVM that boots Linux; sanitized = run under the sanitizers as well, where /dev/kvm is.
 function(haneul_test name)
   if(NOT HANEUL_TESTS)
     return()
@@ -92,6 +94,9 @@ function(haneul_test name)
   if(NOT arg_LABELS)
     set(arg_LABELS unit)
     add_dependencies(unit_tests ${name})
+  endif()
+  if(sanitized IN_LIST arg_LABELS)
+    add_dependencies(sanitized_tests ${name})
   endif()
   set_tests_properties(${folder}/${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
     ENVIRONMENT "HANEUL_SOURCE=${CMAKE_SOURCE_DIR};HANEUL_BIN=${CMAKE_BINARY_DIR}/bin")

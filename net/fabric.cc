@@ -14,21 +14,11 @@
 #include <set>
 
 #include "base/log.h"
-#include "net/names.h"
-#include "net/netlink.h"
-#include "net/nft.h"
-#include "net/sysctl.h"
+#include "net/fabric_impl.h"
 #include "net/tap.h"
-#include "net/uplink.h"
 
 namespace haneul::net {
 namespace {
-
-struct Zone {
-  ZoneSpec spec;
-  std::string bridge;
-  int index = 0;  ///< the bridge's link, once it is there
-};
 
 bool is_label(std::string_view text, size_t longest) {
   return !text.empty() && text.size() <= longest && std::all_of(text.begin(), text.end(), [](char c) {
@@ -65,52 +55,10 @@ Result<Zone> make_zone(const std::string& tag, ZoneSpec spec) {
                       spec.name, gateway.text(), spec.subnet.text());
   }
   spec.gateway = gateway;
-  Zone zone{spec, bridge_name(tag, spec.label), 0};
-  return zone;
+  return Zone{spec, bridge_name(tag, spec.label), 0};
 }
 
 }  // namespace
-
-class Fabric::Impl {
- public:
-  static Result<std::unique_ptr<Impl>> create(FabricOptions options);
-
-  Status reconcile(std::vector<NicSpec> live);
-  Result<UniqueFd> plug(const NicSpec& nic);
-  Status unplug(std::string_view tap);
-  Status set_policy(std::string_view tap, Policy policy);
-  Status remove_all();
-  std::vector<std::string> warnings();
-
-  const FabricOptions& options() const { return options_; }
-  const std::vector<NicSpec>& nics() const { return nics_; }
-  const Zone* zone(std::string_view name) const;
-
- private:
-  Impl(FabricOptions options, Netlink netlink, Nft nft)
-      : options_(std::move(options)), netlink_(std::move(netlink)), nft_(std::move(nft)) {}
-
-  Status make_zones();
-  Status check_names(const std::vector<LinkInfo>& links);
-  Status check_ranges(const std::vector<LinkInfo>& links);
-  bool ours(const LinkInfo& link) const;
-  bool our_tap(const LinkInfo& link) const;
-  /// Makes the kernel's rules those of `nics`, then takes them as the present ones.
-  Status apply(std::vector<NicSpec> nics);
-  Status ensure_bridge(Zone& zone);
-  Status ensure_address(const Zone& zone);
-  Status attach(int tap, const NicSpec& nic);
-  Status check_nic(const NicSpec& nic) const;
-  Status remove_stale(const std::vector<LinkInfo>& links, const std::vector<NicSpec>& live);
-  Status forget_stale_neighbours(const Zone& zone);
-
-  FabricOptions options_;
-  Netlink netlink_;
-  Nft nft_;
-  std::vector<Zone> zones_;
-  std::vector<NicSpec> nics_;
-  UplinkPlan uplinks_;
-};
 
 Result<std::unique_ptr<Fabric::Impl>> Fabric::Impl::create(FabricOptions options) {
   if (!is_label(options.tag, 4)) {
@@ -157,17 +105,6 @@ const Zone* Fabric::Impl::zone(std::string_view name) const {
   return found == zones_.end() ? nullptr : &*found;
 }
 
-/// A bridge of this cloud's: by its mark, or by its MAC if a crash came before the mark was written.
-bool Fabric::Impl::ours(const LinkInfo& link) const {
-  if (link.kind != "bridge" || !link.name.starts_with(bridge_name(options_.tag, ""))) return false;
-  auto mark = Mark::parse(link.alias);
-  return mark ? mark->tag == options_.tag : link.alias.empty() && link.mac == bridge_mac(link.name);
-}
-
-bool Fabric::Impl::our_tap(const LinkInfo& link) const {
-  return link.kind == "tun" && link.name.starts_with(tap_prefix(options_.tag));
-}
-
 Status Fabric::Impl::check_names(const std::vector<LinkInfo>& links) {
   for (const LinkInfo& link : links) {
     for (const Zone& zone : zones_) {
@@ -183,32 +120,14 @@ Status Fabric::Impl::check_names(const std::vector<LinkInfo>& links) {
 }
 
 Status Fabric::Impl::check_ranges(const std::vector<LinkInfo>& links) {
-  auto owner = [&](int index) {
-    return std::find_if(links.begin(), links.end(), [&](const LinkInfo& l) { return l.index == index; });
-  };
-  auto taken = [](const Zone& zone, const std::string& by) {
-    return make_error(ErrorCode::kExists,
-                      "the range {} of zone {} is in use on this host ({}): choose another, or run the cloud "
-                      "in a network of its own with `--network private`",
-                      zone.spec.subnet.text(), zone.spec.name, by);
-  };
-  for (const InterfaceAddress& address : TRY(netlink_.addresses())) {
-    auto link = owner(address.link);
-    if (link == links.end() || ours(*link)) continue;
-    for (const Zone& zone : zones_) {
-      if (!zone.spec.subnet.overlaps(address.subnet())) continue;
-      return taken(zone,
-                   fmt::format("interface {} has {}/{}", link->name, address.address.text(), address.length));
-    }
-  }
-  for (const RouteInfo& route : TRY(netlink_.routes())) {
-    auto link = owner(route.link);
-    if (route.destination.length == 0 || (link != links.end() && ours(*link))) continue;
-    for (const Zone& zone : zones_) {
-      if (!zone.spec.subnet.overlaps(route.destination)) continue;
-      std::string by = link == links.end() ? "" : " through " + link->name;
-      return taken(zone, fmt::format("there is a route to {}{}", route.destination.text(), by));
-    }
+  for (const Zone& zone : zones_) {
+    std::string by = TRY(user_of(netlink_, links, identity(), zone.spec.subnet));
+    if (by.empty()) continue;
+    return make_error(
+        ErrorCode::kExists,
+        "the range {} of zone {} is in use on this host ({}): free it, or run the cloud in a network "
+        "of its own with `--network private`",
+        zone.spec.subnet.text(), zone.spec.name, by);
   }
   return {};
 }
@@ -227,99 +146,6 @@ Status Fabric::Impl::apply(std::vector<NicSpec> nics) {
   std::string rules = TRY(compile_firewall(model));
   TRY(nft_.apply(rules));
   nics_ = std::move(nics);
-  return {};
-}
-
-Status Fabric::Impl::ensure_bridge(Zone& zone) {
-  const std::string& name = zone.bridge;
-  if (!TRY(netlink_.link(name))) TRY(netlink_.create_bridge(name, bridge_mac(name)));
-  auto link = TRY(netlink_.link(name));
-  if (!link) return make_error(ErrorCode::kBusy, "bridge {} vanished while it was being made", name);
-  zone.index = link->index;
-  std::string mark = Mark{options_.tag, uplinks_.changed}.text();
-  if (link->alias != mark) TRY(netlink_.set_alias(link->index, mark));
-
-  TRY(disable_ipv6(name));
-  // The ports are isolated from one another, so the bridge answers ARP for the whole subnet and routes
-  // between them, by the same interface: that is what the "private VLAN" kind of proxy ARP is for.
-  TRY(write_ipv4_setting(name, "proxy_arp_pvlan", 1));
-  TRY(write_ipv4_setting(name, "forwarding", 1));
-  TRY(write_ipv4_setting(name, "send_redirects", 0));
-  TRY(write_ipv4_setting(name, "accept_redirects", 0));
-  // Only the gateway's own address is answered for, not every other that this host has.
-  TRY(write_ipv4_setting(name, "arp_ignore", 1));
-  TRY(ensure_address(zone));
-  return netlink_.set_up(link->index).context(name);
-}
-
-Status Fabric::Impl::ensure_address(const Zone& zone) {
-  bool there = false;
-  for (const InterfaceAddress& address : TRY(netlink_.addresses())) {
-    if (address.link != zone.index) continue;
-    if (address.address == zone.spec.gateway && address.length == zone.spec.subnet.length) {
-      there = true;
-    } else {
-      TRY(netlink_.delete_address(address).context(zone.bridge));
-    }
-  }
-  if (there) return {};
-  return netlink_.add_address(zone.index, zone.spec.gateway, zone.spec.subnet.length).context(zone.bridge);
-}
-
-/// Puts a tap on its bridge; again is fine. It comes up last, when nothing about it is open any more.
-Status Fabric::Impl::attach(int tap, const NicSpec& nic) {
-  const Zone* home = zone(nic.zone);
-  CHECK(home != nullptr);
-  TRY(netlink_.set_alias(tap, Mark{options_.tag, {}}.text()).context(nic.tap));
-  TRY(disable_ipv6(nic.tap));
-  TRY(netlink_.set_master(tap, home->index).context(nic.tap));
-  TRY(netlink_.isolate_port(tap).context(nic.tap));
-  TRY(netlink_.set_port_mac(tap, nic.mac).context(nic.tap));
-  TRY(netlink_.set_neighbour(home->index, nic.address, nic.mac).context(nic.tap));
-  return netlink_.set_up(tap).context(nic.tap);
-}
-
-Status Fabric::Impl::remove_stale(const std::vector<LinkInfo>& links, const std::vector<NicSpec>& live) {
-  for (const LinkInfo& link : links) {
-    bool stale_tap = our_tap(link) && std::none_of(live.begin(), live.end(),
-                                                   [&](const NicSpec& nic) { return nic.tap == link.name; });
-    bool stale_bridge = ours(link) && std::none_of(zones_.begin(), zones_.end(),
-                                                   [&](const Zone& z) { return z.bridge == link.name; });
-    if (!stale_tap && !stale_bridge) continue;
-    Status removed = netlink_.delete_link(link.index);
-    // Its holder may have closed it since the list was made.
-    if (!removed.ok() && removed.error().code() != ErrorCode::kNotFound) {
-      return std::move(removed).context(link.name);
-    }
-  }
-  return {};
-}
-
-Status Fabric::Impl::forget_stale_neighbours(const Zone& zone) {
-  for (const NeighbourInfo& entry : TRY(netlink_.neighbours(zone.index))) {
-    bool known = std::any_of(nics_.begin(), nics_.end(),
-                             [&](const NicSpec& nic) { return nic.address == entry.address; });
-    if (entry.permanent && !known) TRY(netlink_.delete_neighbour(zone.index, entry.address));
-  }
-  return {};
-}
-
-Status Fabric::Impl::reconcile(std::vector<NicSpec> live) {
-  auto links = TRY(netlink_.links());
-  std::erase_if(live, [&](const NicSpec& nic) {
-    return std::none_of(links.begin(), links.end(),
-                        [&](const LinkInfo& link) { return our_tap(link) && link.name == nic.tap; });
-  });
-  uplinks_ = options_.mode == NetworkMode::kHost ? TRY(plan_uplinks(netlink_, options_.tag)) : UplinkPlan{};
-  TRY(remove_stale(links, live));
-  TRY(apply(std::move(live)));
-  for (Zone& zone : zones_) TRY(ensure_bridge(zone));
-  TRY(switch_on(uplinks_));
-  for (const NicSpec& nic : nics_) {
-    auto link = TRY(netlink_.link(nic.tap));
-    if (link) TRY(attach(link->index, nic));
-  }
-  for (const Zone& zone : zones_) TRY(forget_stale_neighbours(zone));
   return {};
 }
 
@@ -342,6 +168,10 @@ Status Fabric::Impl::check_nic(const NicSpec& nic) const {
 }
 
 Result<UniqueFd> Fabric::Impl::plug(const NicSpec& nic) {
+  // An unplug that failed half way left it in the rules.
+  if (!TRY(netlink_.link(nic.tap))) {
+    std::erase_if(nics_, [&](const NicSpec& known) { return known.tap == nic.tap; });
+  }
   TRY(check_nic(nic));
   std::vector<NicSpec> before = nics_;
   std::vector<NicSpec> after = nics_;
@@ -390,61 +220,6 @@ Status Fabric::Impl::set_policy(std::string_view tap, Policy policy) {
   return apply(std::move(after));
 }
 
-Status Fabric::Impl::remove_all() {
-  std::set<std::string> changed(uplinks_.changed.begin(), uplinks_.changed.end());
-  for (const LinkInfo& link : TRY(netlink_.links())) {
-    if (!ours(link)) continue;
-    auto mark = Mark::parse(link.alias);
-    if (mark) changed.insert(mark->forwarding.begin(), mark->forwarding.end());
-  }
-  // The record of what was changed goes last: with the last bridge, after the settings are back.
-  auto links = TRY(netlink_.links());
-  auto bridge = std::find_if(links.begin(), links.end(), [&](const LinkInfo& l) { return ours(l); });
-  for (const LinkInfo& link : links) {
-    if (!our_tap(link) && !(ours(link) && link.index != bridge->index)) continue;
-    Status removed = netlink_.delete_link(link.index);
-    if (!removed.ok() && removed.error().code() != ErrorCode::kNotFound) {
-      return std::move(removed).context(link.name);
-    }
-  }
-  TRY(switch_off(netlink_, options_.tag, {changed.begin(), changed.end()}));
-  if (bridge != links.end()) TRY(netlink_.delete_link(bridge->index).context(bridge->name));
-  std::string removal = TRY(compile_removal(options_.tag));
-  TRY(nft_.apply(removal));
-  nics_.clear();
-  uplinks_ = {};
-  return {};
-}
-
-std::vector<std::string> Fabric::Impl::warnings() {
-  std::vector<std::string> all;
-  if (options_.mode == NetworkMode::kPrivate) {
-    all.push_back("a private network has no way out: instances reach this host's ssh and nothing else");
-    return all;
-  }
-  if (uplinks_.none) {
-    all.push_back("this host has no default route: instances reach nothing outside of it");
-  }
-  auto listing = nft_.list({"chains"});
-  if (!listing.ok()) return all;
-  for (const std::string& chain : dropping_forward_chains(*listing, "haneul-")) {
-    all.push_back(
-        fmt::format("another firewall ({0}) drops forwarded packets by default, so instances may reach "
-                    "nothing outside; it "
-                    "has to accept interfaces hnl-{1}-*, with Docker's for example by `iptables -I "
-                    "DOCKER-USER -i hnl-{1}-+ "
-                    "-j ACCEPT` and `iptables -I DOCKER-USER -o hnl-{1}-+ -j ACCEPT`",
-                    chain, options_.tag));
-  }
-  if (listing->find("table inet firewalld ") != std::string::npos) {
-    all.push_back(
-        fmt::format("firewalld runs here: let it trust the bridges, `firewall-cmd --zone=trusted "
-                    "--add-interface={}` and so on",
-                    zones_.empty() ? "" : zones_[0].bridge));
-  }
-  return all;
-}
-
 Fabric::Fabric(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Fabric::Fabric(Fabric&&) noexcept = default;
 Fabric& Fabric::operator=(Fabric&&) noexcept = default;
@@ -452,7 +227,11 @@ Fabric::~Fabric() = default;
 
 Result<Fabric> Fabric::open(FabricOptions options, std::vector<NicSpec> live) {
   auto impl = TRY(Impl::create(std::move(options)));
-  TRY(impl->reconcile(std::move(live)));
+  bool fresh = !TRY(impl->anything_there());
+  Status made = impl->reconcile(std::move(live));
+  // What a first start cannot finish, it takes away again.
+  if (!made.ok() && fresh) (void)impl->remove_all().ok();
+  if (!made.ok()) return made.error();
   return Fabric(std::move(impl));
 }
 
@@ -467,6 +246,9 @@ Status Fabric::set_policy(std::string_view tap, Policy policy) {
 }
 Status Fabric::reconcile(std::vector<NicSpec> live) {
   return impl_->reconcile(std::move(live));
+}
+Status Fabric::refresh() {
+  return impl_->refresh();
 }
 const std::vector<NicSpec>& Fabric::nics() const {
   return impl_->nics();

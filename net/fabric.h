@@ -41,6 +41,7 @@ struct ZoneSpec {
 
 struct FabricOptions {
   std::string tag = "han0";  ///< 1 to 4 of [a-z0-9]: what tells one cloud of a host from another
+  std::string owner = {};    ///< owner_of(the state folder): whose the tag is
   std::vector<ZoneSpec> zones;
   NetworkMode mode = NetworkMode::kHost;
   /// TCP ports on which the host reaches every instance (`haneul ssh`).
@@ -64,6 +65,18 @@ std::string tap_name(std::string_view tag, std::string_view id);
 std::string tag_for(const std::filesystem::path& state_folder);
 /// A locally administered unicast MAC for an interface's id, always the same.
 Mac mac_for(std::string_view id);
+/// A state folder as FabricOptions::owner: its path, or a hash of one that is too long for an alias.
+std::string owner_of(const std::filesystem::path& state_folder);
+
+/// `wanted`, or else tag_for(), or else another tag: one that no interface of another cloud in this network has.
+Result<std::string> choose_tag(const std::filesystem::path& state_folder, const std::string& wanted);
+/// Who in this network uses addresses of the range, other than this cloud: "interface lan has 172.31.17.4/24".
+/// Empty: nobody.
+Result<std::string> range_user(const std::string& tag, const std::filesystem::path& state_folder,
+                               const Ipv4Prefix& range);
+/// Held by who looks for a free tag and range, until its bridges are there: one at a time in a network. kTimeout
+/// after 30 s.
+Result<UniqueFd> lock_network();
 
 class Fabric {
  public:
@@ -86,6 +99,9 @@ class Fabric {
 
   /// As open() does, with the interfaces that live now. Also puts back rules that somebody flushed.
   Status reconcile(std::vector<NicSpec> live);
+  /// After routes or rules of this host changed: switches forwarding on where a new way to the world leads, and
+  /// puts the rules back if somebody removed them. Changes nothing if nothing is amiss.
+  Status refresh();
   /// The interfaces it has rules for.
   const std::vector<NicSpec>& nics() const;
   /// Sentences for the operator: what on this host stands in the instances' way, such as another firewall.

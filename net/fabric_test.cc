@@ -153,10 +153,9 @@ TEST_F(FabricTest, NamesThatAreTaken) {
 TEST_F(FabricTest, RangesThatAreTaken) {
   run({"ip", "link", "add", "lan", "type", "bridge"});
   run({"ip", "addr", "add", "172.31.17.4/24", "dev", "lan"});
-  EXPECT_EQ(
-      refused(options(), ErrorCode::kExists),
-      "the range 172.31.16.0/20 of zone test-1b is in use on this host (interface lan has "
-      "172.31.17.4/24): choose another, or run the cloud in a network of its own with `--network private`");
+  EXPECT_EQ(refused(options(), ErrorCode::kExists),
+            "the range 172.31.16.0/20 of zone test-1b is in use on this host (interface lan has "
+            "172.31.17.4/24): free it, or run the cloud in a network of its own with `--network private`");
   run({"ip", "addr", "del", "172.31.17.4/24", "dev", "lan"});
   run({"ip", "link", "set", "lan", "up"});
   run({"ip", "route", "add", "172.16.0.0/12", "dev", "lan"});

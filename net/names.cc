@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/names.h"
 
+#include <algorithm>
+
 #include "net/fabric.h"
 
 namespace haneul::net {
@@ -8,7 +10,9 @@ namespace {
 
 constexpr std::string_view kMark = "haneul:";
 constexpr std::string_view kForwarding = " forwarding=";
+constexpr std::string_view kOwner = " state=";
 constexpr size_t kMaxAlias = 255;
+constexpr size_t kMaxOwner = 120;
 
 /// FNV-1a with a final mix, so that ids which differ in their last character differ everywhere.
 uint64_t hash(std::string_view text) {
@@ -16,6 +20,12 @@ uint64_t hash(std::string_view text) {
   for (char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
   return h ^ (h >> 33);
+}
+
+std::string normal(const std::filesystem::path& folder) {
+  std::string path = folder.lexically_normal().string();
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
 }
 
 Mac local_mac(uint64_t h) {
@@ -35,9 +45,14 @@ std::string tap_name(std::string_view tag, std::string_view id) {
 }
 
 std::string tag_for(const std::filesystem::path& state_folder) {
-  std::string path = state_folder.lexically_normal().string();
-  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
-  return fmt::format("{:04x}", hash(path) & 0xffff);
+  return fmt::format("{:04x}", hash(normal(state_folder)) & 0xffff);
+}
+
+std::string owner_of(const std::filesystem::path& state_folder) {
+  std::string path = normal(state_folder);
+  bool plain =
+      std::all_of(path.begin(), path.end(), [](char c) { return static_cast<unsigned char>(c) >= ' '; });
+  return plain && path.size() <= kMaxOwner ? path : fmt::format("#{:016x}", hash(path));
 }
 
 Mac mac_for(std::string_view id) {
@@ -48,25 +63,31 @@ std::string bridge_name(std::string_view tag, std::string_view label) {
   return fmt::format("hnl-{}-{}", tag, label);
 }
 
-Mac bridge_mac(std::string_view bridge) {
-  return local_mac(hash(fmt::format("bridge {}", bridge)));
+Mac bridge_mac(std::string_view bridge, std::string_view owner) {
+  return local_mac(hash(fmt::format("bridge {}{}", bridge, owner)));
 }
 
 std::string Mark::text() const {
   std::string all = fmt::format("{}{}", kMark, tag);
+  std::string end = owner.empty() ? "" : fmt::format("{}{}", kOwner, owner);
   std::string_view separator = kForwarding;
   for (const std::string& interface : forwarding) {
-    if (all.size() + separator.size() + interface.size() > kMaxAlias) break;
+    if (all.size() + separator.size() + interface.size() + end.size() > kMaxAlias) break;
     all += fmt::format("{}{}", separator, interface);
     separator = ",";
   }
-  return all;
+  return all + end;
 }
 
 std::optional<Mark> Mark::parse(std::string_view alias) {
   if (!alias.starts_with(kMark)) return std::nullopt;
   alias.remove_prefix(kMark.size());
   Mark mark;
+  // Neither a tag nor an interface has a space in its name.
+  if (size_t at = alias.find(kOwner); at != std::string_view::npos) {
+    mark.owner = alias.substr(at + kOwner.size());
+    alias = alias.substr(0, at);
+  }
   size_t end = alias.find(kForwarding);
   mark.tag = alias.substr(0, end);
   if (end == std::string_view::npos) return mark;

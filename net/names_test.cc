@@ -46,5 +46,24 @@ TEST(Names, MarkThereAndBack) {
   EXPECT_EQ(Mark::parse(many.text())->forwarding.back(), "interface-name");
 }
 
+TEST(Names, AMarkNamesTheStateFolder) {
+  Mark mark{"han0", {"eth0"}, owner_of("/srv/my cloud/")};
+  EXPECT_EQ(mark.text(), "haneul:han0 forwarding=eth0 state=/srv/my cloud");
+  auto parsed = Mark::parse(mark.text());
+  EXPECT_EQ(parsed->owner, "/srv/my cloud");
+  EXPECT_EQ(parsed->forwarding, std::vector<std::string>{"eth0"});
+  EXPECT_EQ(Mark::parse("haneul:han0")->owner, "") << "an older daemon's";
+  EXPECT_EQ((Mark{"x", {}, "/a"}.text()), "haneul:x state=/a");
+
+  std::string deep = owner_of("/" + std::string(300, 'd'));
+  EXPECT_EQ(deep.size(), 17u);
+  EXPECT_NE(deep, owner_of("/" + std::string(300, 'e')));
+  EXPECT_EQ(owner_of("/a\nb")[0], '#');
+  Mark many{"han0", std::vector<std::string>(40, "interface-name"), owner_of("/" + std::string(110, 'd'))};
+  EXPECT_LE(many.text().size(), 255u);
+  EXPECT_EQ(Mark::parse(many.text())->owner, many.owner);
+  EXPECT_NE(bridge_mac("hnl-han0-a", "/a"), bridge_mac("hnl-han0-a", "/b"));
+}
+
 }  // namespace
 }  // namespace haneul::net

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "base/file.h"
 #include "net/fabric.h"
@@ -65,6 +68,22 @@ Status enter_private_namespace() {
   auto lo = TRY(netlink.link("lo"));
   if (!lo) return make_error(ErrorCode::kInternal, "a new network namespace has no lo");
   return netlink.set_up(lo->index);
+}
+
+// The namespace's own file is locked: it is there exactly as long as the network is.
+Result<UniqueFd> lock_network() {
+  constexpr auto kPatience = std::chrono::seconds(30);
+  UniqueFd network = TRY(open_file("/proc/thread-self/ns/net", O_RDONLY));
+  auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (::flock(network.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return errno_error("locking this network");
+    if (std::chrono::steady_clock::now() > deadline) {
+      return make_error(ErrorCode::kTimeout,
+                        "another cloud has been starting on this host for more than {} s", kPatience.count());
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return network;
 }
 
 Status enter_namespace_of(pid_t pid) {

@@ -63,13 +63,13 @@ std::vector<std::string> dropping_forward_chains(const std::string& listing, con
     if (first == "table") {
       std::string family;
       words >> family >> table_name;
-      table = family + " " + table_name;
+      table = fmt::format("{} {}", family, table_name);
     } else if (first == "chain") {
       words >> chain;
     } else if (first == "type" && line.find("hook forward") != std::string::npos &&
                line.find("policy drop") != std::string::npos && !table_name.starts_with(own_prefix) &&
                (table.starts_with("ip ") || table.starts_with("inet "))) {
-      found.push_back(table + " " + chain);
+      found.push_back(fmt::format("{} {}", table, chain));
     }
   }
   return found;

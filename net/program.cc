@@ -37,7 +37,7 @@ void keep_net_admin() {
   static const char* const kEnvironment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", nullptr};
   sigset_t none;
   ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
   ::signal(SIGCHLD, SIG_DFL);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -122,7 +122,7 @@ Result<ProgramOutcome> run_program(const std::filesystem::path& program,
 }
 
 Result<std::filesystem::path> find_program(std::string_view name) {
-  const char* variable = ::getenv("PATH");
+  const char* variable = ::getenv("PATH");  // NOLINT(concurrency-mt-unsafe): nobody changes it
   std::string folders = fmt::format("{}:/usr/sbin:/sbin:/usr/bin", variable == nullptr ? "" : variable);
   for (size_t start = 0; start < folders.size();) {
     size_t end = std::min(folders.find(':', start), folders.size());

@@ -30,8 +30,9 @@ install_packages() {
   [ -n "$missing" ] || return 0
   say "Installing: $missing"
   as_root apt-get update -qq || die "apt-get update failed: see above"
+  # A line for each package, on its way down and when it is set up: this may take minutes.
   # shellcheck disable=SC2086
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2 ||
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >&2 ||
     die "apt-get could not install: $missing"
 }
 
@@ -46,14 +47,31 @@ build() {
     ninja -C "$top/build/$preset" -j "$jobs" "$@" >&2 || die "the build failed: see above"
     return
   fi
-  # Without a terminal: a line every tenth of the way, and everything if it fails.
+  # Without a terminal: a line every tenth of the way, and the end of the log if it fails.
   NINJA_STATUS='%p %f/%t ' ninja -C "$top/build/$preset" -j "$jobs" "$@" 2>&1 | tee "$log" |
-    awk '/^ *[0-9]+% / { tenth = int($1 / 10); if (tenth != last) { print "    " $1 " of " $2; last = tenth; fflush() } }' >&2
-  [ "${PIPESTATUS[0]}" = 0 ] || { tail -60 "$log" >&2; die "the build failed: see above, and $log"; }
+    awk '/^ *[0-9]+% / { tenth = int($1 / 10); if (tenth != last) { print "    " $1 " of " $2; last = tenth; fflush() } }' >&2 ||
+    { tail -60 "$log" >&2; die "the build failed: see above, and $log"; }
+}
+
+# image NAME [OPTION...]: builds an image into build/images/NAME if what it is made of changed since.
+image() {
+  local name=$1 folder=$top/build/images/${1}${3:+-$3}; shift
+  if [ -e "$folder/image.json" ] &&
+    [ -z "$(find "$top/images" -newer "$folder/image.json" -type f -print -quit)" ]; then return; fi
+  say "Building the image $(basename "$folder")"
+  "$top/images/$name/build" --out "$folder" "$@"
+  touch "$folder/image.json"
+}
+
+# Whether this machine's /dev/kvm runs anything at all: the freestanding guest says hello.
+kvm_is_here() {
+  local bin=$top/build/release/bin
+  timeout 20 "$bin/haneul-vmm" --kernel "$bin/guests/guest" --cmdline hello --memory 64M 2>/dev/null | grep -q hello
 }
 
 # shellcheck disable=SC2034 # host is for those who source this
 # choose_host: sets `host` to the command that runs its arguments where Linux guests run, and says which that is.
+# HANEUL_TESTHOST_MIB and HANEUL_TESTHOST_SECONDS give the emulated host other limits.
 choose_host() {
   local verdict
   if verdict=$("$top/build/release/bin/haneul-vmm" --probe 2>&1); then
@@ -62,7 +80,6 @@ choose_host() {
     return
   fi
   say "Linux guests run in the emulated host (software emulation, slow), because: ${verdict#haneul-vmm: }"
-  install_packages "$top/images/packages"
   "$top/tests/testhost/testhost" --prepare
-  host=("$top/tests/testhost/testhost" -m "${HANEUL_TESTHOST_MIB:-4096}" -t "${HANEUL_TESTHOST_SECONDS:-1500}" --)
+  host=("$top/tests/testhost/testhost" -m "${HANEUL_TESTHOST_MIB:-6144}" -t "${HANEUL_TESTHOST_SECONDS:-2700}" --)
 }

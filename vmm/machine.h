@@ -93,10 +93,11 @@ class Machine {
   Status resize_disk(std::string_view id, uint64_t size_bytes);
   std::vector<std::string> disk_ids() const;
 
-  /// Puts a layer on each of these disks, all at one moment, on a thread of its own: pushed() is signalled
+  /// Puts these layers on their disks (storage::push_layers) on a thread of its own: pushed() is signalled
   /// when finish_push() has the outcome. kBusy while another push is under way, kNotFound and
-  /// kInvalidArgument for disks that are not there or no volumes. The descriptors are duplicated.
-  Status begin_push(const std::vector<launch::VmmClient::PushLayer>& pushes);
+  /// kInvalidArgument for disks that are not there or no volumes. The descriptors are duplicated. Once begun, those
+  /// that their disks do not have yet stay in `pushes`.
+  Status begin_push(std::vector<launch::VmmClient::PushLayer>& pushes);
   const EventFd& pushed() const { return pushed_; }
   /// Waits for the end of the push that was begun: how long changes were held back. Closes the disks that left
   /// meanwhile.

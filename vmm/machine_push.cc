@@ -8,11 +8,12 @@
 
 namespace haneul::vmm {
 
-Status Machine::begin_push(const std::vector<launch::VmmClient::PushLayer>& pushes) {
+Status Machine::begin_push(std::vector<launch::VmmClient::PushLayer>& pushes) {
   if (push_thread_.joinable()) return Error(ErrorCode::kBusy, "another snapshot is under way");
+  std::vector<launch::VmmClient::PushLayer*> fresh;
   auto work = std::make_shared<std::vector<storage::Push>>();
   std::lock_guard lock(mutex_);
-  for (const auto& push : pushes) {
+  for (auto& push : pushes) {
     auto found =
         std::find_if(disks_.begin(), disks_.end(), [&](const PluggedDisk& d) { return d.id == push.disk; });
     if (found == disks_.end() || found->block == nullptr)
@@ -20,16 +21,23 @@ Status Machine::begin_push(const std::vector<launch::VmmClient::PushLayer>& push
     if (found->volume == nullptr)
       return make_error(ErrorCode::kInvalidArgument, "the disk {} is not a volume", push.disk);
     auto file = TRY(storage::make_file(TRY(duplicate(push.layer.file))));
-    if (TRY(storage::read_layer_info(*file)).id == found->volume->top()) continue;
+    // Had already: all that can be left to do is finishing an earlier push. (A layer has one lock, the volume's.)
+    const bool had = found->volume->holds(TRY(storage::read_layer_info(*file)).id);
     // Here, because the push's thread may not.
-    TRY(file->lock(storage::AsyncFile::Lock::kExclusive)
-            .context(fmt::format("the new layer of disk {}", push.disk)));
+    if (!had) {
+      TRY(file->lock(storage::AsyncFile::Lock::kExclusive)
+              .context(fmt::format("the new layer of disk {}", push.disk)));
+      fresh.push_back(&push);
+    }
     work->push_back({found->volume, {std::move(file), push.layer.key}});
   }
   push_thread_ = TRY(surroundings_.io_threads.start("push", [this, work] {
     push_outcome_ = storage::push_layers(*work);
     pushed_.signal();
   }));
+  std::vector<launch::VmmClient::PushLayer> left;
+  for (auto* push : fresh) left.push_back(std::move(*push));
+  pushes = std::move(left);
   return {};
 }
 

@@ -42,6 +42,7 @@ Runner::~Runner() {
     loop_.unwatch(machine_->pushed().fd());
     loop_.unwatch(machine_->ejected().fd());
   }
+  refuse_pushes();
   machine_.reset();
 }
 
@@ -61,7 +62,10 @@ Status Runner::build_machine() {
     detached_event_->signal();
   });
   console_->set_typist([this](std::span<const std::byte> input) { return machine_->type(input); });
-  TRY(loop_.watch(machine_->pushed().fd(), EPOLLIN, [this](uint32_t) { conclude_push(); }));
+  TRY(loop_.watch(machine_->pushed().fd(), EPOLLIN, [this](uint32_t) {
+    conclude_push();
+    begin_next_push();
+  }));
   TRY(loop_.watch(machine_->ejected().fd(), EPOLLIN, [this](uint32_t) {
     machine_->close_ejected();
     forget_detached();
@@ -108,6 +112,7 @@ Result<End> Runner::run() {
     if (log_limit_.allow()) LOG_INFO("the guest was reset");
     forget_leaving();
     TRY(build_machine().context("starting over after a reset"));
+    begin_next_push();
     wait_between_lives();
     // A pause holds across resets, also one that was asked for when the guest had just come to its end.
     if (!machine_->outcome()) TRY(machine_->start(paused_).context("starting over after a reset"));
@@ -195,14 +200,29 @@ std::vector<std::string> Runner::disk_ids() {
 }
 
 void Runner::push_layers(std::vector<launch::VmmClient::PushLayer> pushes, PushReply reply) {
-  auto begun = machine_->begin_push(pushes);
-  if (!begun.ok()) return reply(begun.error());
-  pushes_ = std::move(pushes);
-  push_reply_ = std::move(reply);
+  constexpr size_t kMaxQueued = 64;
+  if (push_queue_.size() == kMaxQueued)
+    return reply(make_error(ErrorCode::kBusy, "{} snapshots wait for another that is under way", kMaxQueued));
+  push_queue_.push_back({std::move(pushes), std::move(reply)});
+  begin_next_push();
 }
 
-// The next machine, after a reset, opens what the volumes stand on by now: the new layer is there unless the
-// push failed before its switch, or found it there already.
+void Runner::begin_next_push() {
+  while (!push_reply_ && !push_queue_.empty()) {
+    QueuedPush next = std::move(push_queue_.front());
+    push_queue_.pop_front();
+    auto begun = machine_->begin_push(next.pushes);
+    if (!begun.ok()) {
+      next.reply(begun.error());
+      continue;
+    }
+    pushes_ = std::move(next.pushes);
+    push_reply_ = std::move(next.reply);
+  }
+}
+
+// The next machine, after a reset, opens what the volumes stand on by now: the new layers are there, in order, but for
+// those that a failed push did not come to.
 void Runner::conclude_push() {
   if (!push_reply_) return;
   Result<std::chrono::microseconds> outcome = machine_->finish_push();
@@ -215,6 +235,12 @@ void Runner::conclude_push() {
   }
   pushes_.clear();
   std::exchange(push_reply_, {})(std::move(outcome));
+}
+
+// Those that wait when the runner ends.
+void Runner::refuse_pushes() {
+  for (QueuedPush& push : std::exchange(push_queue_, {}))
+    push.reply(Error(ErrorCode::kBusy, "the machine has come to its end"));
 }
 
 Status Runner::shut_down() {

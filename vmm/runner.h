@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <set>
 #include <string>
@@ -66,6 +67,8 @@ class Runner final : public ControlHandler {
   void forget_detached();
   void forget_leaving();
   void conclude_push();
+  void begin_next_push();
+  void refuse_pushes();
 
   RunnerConfig config_;
   const Kvm& kvm_;
@@ -75,9 +78,14 @@ class Runner final : public ControlHandler {
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<Machine> machine_;
   std::function<void()> on_started_;
-  // The push under way.
+  // The push under way, and those that wait for it, in order.
   std::vector<launch::VmmClient::PushLayer> pushes_;
   PushReply push_reply_;
+  struct QueuedPush {
+    std::vector<launch::VmmClient::PushLayer> pushes;
+    PushReply reply;
+  };
+  std::deque<QueuedPush> push_queue_;
   bool paused_ = false;
   bool stopping_ = false;
   bool off_ = false;            // the power button, when no guest ran

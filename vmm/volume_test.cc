@@ -166,7 +166,7 @@ class JailedVolumeTest : public VolumeTest {
     storage::NewLayer layer;
     layer.id = storage::random_layer_id();
     layer.parent = parent;
-    layer.size_bytes = 4_MiB;
+    layer.size_bytes = size_bytes_;
     layer.salt.fill(7);
     layer.key = key;
     if (!key) layer.salt = {};
@@ -213,6 +213,7 @@ class JailedVolumeTest : public VolumeTest {
     return vmm.push_layers(std::move(pushes));
   }
 
+  uint64_t size_bytes_ = 4_MiB;
   UniqueFd ring_;
   UniqueFd status_;
   launch::Process process_;
@@ -237,6 +238,54 @@ TEST_F(JailedVolumeTest, ALayerIsPushedOverTheControlSocket) {
   make(2, below);
   EXPECT_FALSE(push(vmm, "vol-1", opened(2, O_RDWR)).ok()) << "its parent is not the top";
   EXPECT_EQ(vmm.state().value(), "running");
+}
+
+// Requests that meet are carried out one after the other, none is refused, and each may begin with layers that the disk
+// has already: so whoever asks need not know how far another came.
+TEST_F(JailedVolumeTest, PushesThatMeetAreCarriedOutInOrder) {
+  constexpr int kRounds = 10;
+  storage::LayerId parent = make(0, {});
+  for (int i = 1; i <= 2 * kRounds; ++i) parent = make(i, parent);
+  std::vector<launch::Layer> layers;
+  layers.push_back(opened(0, O_RDWR));
+  start("block requests=1000 check=1 stay=1", std::move(layers));
+  auto push_to = [&](launch::VmmClient& vmm, int from, int to) {
+    std::vector<launch::VmmClient::PushLayer> pushes;
+    for (int i = from; i <= to; ++i) pushes.push_back({"vol-1", opened(i, O_RDWR)});
+    auto pushed = vmm.push_layers(std::move(pushes));
+    EXPECT_TRUE(pushed.ok()) << pushed.error().message();
+  };
+  launch::VmmClient first = client();
+  launch::VmmClient second = client();
+  for (int round = 0; round < kRounds; ++round) {
+    const int done = round * 2;
+    std::thread one([&] { push_to(first, done + 1, done + 1); });
+    push_to(second, std::max(1, done), done + 2);
+    one.join();
+  }
+  EXPECT_TRUE(console_says("verified=4096000\n"));
+  for (int i = 0; i < 2 * kRounds; ++i) {
+    UniqueFd file = open_file(path("top", i), O_RDONLY).value();
+    EXPECT_TRUE(storage::read_layer_info(file.get()).value().frozen) << i;
+  }
+  EXPECT_EQ(first.state().value(), "running");
+}
+
+// More than a thousand pages of the map are changed: the memory for such work comes and goes on a thread that may
+// not open a file, and the C library opens one when it gives memory back to any arena but the main one.
+TEST_F(JailedVolumeTest, ALayerIsPushedUnderAThousandChangedMapPages) {
+  size_bytes_ = 80_GiB;
+  make(1, make(0, {}));
+  std::vector<launch::Layer> layers;
+  layers.push_back(opened(0, O_RDWR));
+  start("block requests=2500 depth=32 write=1 stay=1", std::move(layers));
+  ASSERT_TRUE(console_says("requests=2500\n")) << read_file(folder_ / "log").value();
+  launch::VmmClient vmm = client();
+  auto stalled = push(vmm, "vol-1", opened(1, O_RDWR));
+  ASSERT_TRUE(stalled.ok()) << stalled.error().message() << launch::read_ending(status_.get()).reason;
+  EXPECT_EQ(vmm.state().value(), "running");
+  auto frozen = storage::make_async_file(open_file(path("top", 0), O_RDONLY).value());
+  EXPECT_GE(storage::layer_use(*frozen).value().data_blocks, 2450u);
 }
 
 // Closing a volume writes its map: not on the thread of the vCPU that let go of it, which may not write

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/cli/api.h"
 
-#include <algorithm>
-#include <thread>
+#include <grp.h>
+#include <sys/stat.h>
 
-#include "agent/cli/progress.h"
+#include <algorithm>
+#include <cerrno>
+
 #include "agent/ops/ids.h"
 
 namespace haneul::agent {
@@ -20,22 +22,35 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
+// Whose group may use it, besides root.
+std::string group_of(const std::filesystem::path& file) {
+  struct stat info {};
+  if (::stat(file.c_str(), &info) != 0 || info.st_gid == 0) return "";
+  group entry{};
+  group* found = nullptr;
+  std::string buffer(16 << 10, '\0');
+  ::getgrgid_r(info.st_gid, &entry, buffer.data(), buffer.size(), &found);
+  return found == nullptr ? std::to_string(info.st_gid) : found->gr_name;
+}
+
 Error unreachable(const std::filesystem::path& socket, const Error& error) {
   if (error.code() == ErrorCode::kPermission) {
-    return make_error(ErrorCode::kCancelled, "no permission to use {}", socket.string());
+    std::string group = group_of(socket);
+    return make_error(ErrorCode::kPermission, "no permission to use {}: run haneul with sudo{}",
+                      socket.string(), group.empty() ? "" : fmt::format(", or join the group {}", group));
   }
   return make_error(ErrorCode::kCancelled,
                     "no haneuld serves {}: start one, or choose with --socket or HANEUL_SOCKET",
                     socket.string());
 }
 
-}  // namespace
-
-int status_of(const Error& error) {
-  if (error.code() == ErrorCode::kCancelled) return kCliNoDaemon;
-  if (error.code() == ErrorCode::kTimeout) return kCliTimeout;
-  return kCliFailed;
+// A reply that did not come is another thing than a daemon that is not there; one that was killed leaves its socket.
+Error unanswered(const std::filesystem::path& socket, const Error& error) {
+  bool lost = error.code() == ErrorCode::kTimeout || error.code() == ErrorCode::kIo;
+  return lost && error.number() != ECONNREFUSED ? error : unreachable(socket, error);
 }
+
+}  // namespace
 
 std::string text_of(const Json& object, std::string_view member) {
   auto found = object.find(std::string(member));
@@ -57,8 +72,8 @@ Result<Json> Api::parse_reply(const HttpReply& reply) {
   if (!json.ok()) return make_error(ErrorCode::kInternal, "haneuld answered something that is not JSON");
   if (reply.status == 200) return *json;
   Json error = json->value("Error", Json::object());
-  return make_error(ErrorCode::kInvalidArgument, "{} ({})", text_of(error, "Message"),
-                    text_of(error, "Code"));
+  std::string code = text_of(error, "Code");
+  return make_error(kind_of(code), "{} ({})", text_of(error, "Message"), code);
 }
 
 Result<Json> Api::call(std::string_view operation, const Json& request) {
@@ -66,23 +81,20 @@ Result<Json> Api::call(std::string_view operation, const Json& request) {
                                       .target = fmt::format("/{}", operation),
                                       .body = to_text(request),
                                       .region = region_});
-  if (!reply.ok()) {
-    bool lost = reply.error().code() == ErrorCode::kTimeout || reply.error().code() == ErrorCode::kIo;
-    return lost ? reply.error() : unreachable(socket_, reply.error());
-  }
+  if (!reply.ok()) return unanswered(socket_, reply.error());
   return parse_reply(*reply);
 }
 
 Result<Json> Api::status() {
   auto reply = http_request(socket_, {.method = "GET", .target = "/status", .body = "", .region = region_},
                             std::chrono::seconds(10));
-  if (!reply.ok()) return unreachable(socket_, reply.error());
+  if (!reply.ok()) return unanswered(socket_, reply.error());
   return parse_reply(*reply);
 }
 
 Result<Upgraded> Api::stream(const std::string& target) {
   auto upgraded = http_upgrade(socket_, {.method = "GET", .target = target, .body = "", .region = region_});
-  if (!upgraded.ok()) return unreachable(socket_, upgraded.error());
+  if (!upgraded.ok()) return unanswered(socket_, upgraded.error());
   if (!upgraded->reply.stream) TRY(parse_reply(upgraded->reply));
   return upgraded;
 }
@@ -106,7 +118,10 @@ Result<std::string> Api::instance_id(const std::string& id_or_name) {
 
 Result<std::vector<std::string>> Api::instance_ids(const std::vector<std::string>& ids_or_names) {
   std::vector<std::string> ids;
-  for (const std::string& one : ids_or_names) ids.push_back(TRY(instance_id(one)));
+  for (const std::string& one : ids_or_names) {
+    std::string id = TRY(instance_id(one));
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  }
   return ids;
 }
 
@@ -136,6 +151,10 @@ Result<Json> Api::image(const std::string& id_or_name) {
     request["Filters"] = Json::array({{{"Name", "name"}, {"Values", {escaped(id_or_name)}}}});
   }
   Json reply = TRY(call("DescribeImages", request));
+  // While an image replaces another of its name, there are two.
+  for (const Json& image : reply["Images"]) {
+    if (image["State"] == "available") return image;
+  }
   if (!reply["Images"].empty()) return reply["Images"][0];
   return make_error(ErrorCode::kNotFound, "no image has the id or name '{}' (haneul image ls shows them)",
                     id_or_name);
@@ -174,34 +193,6 @@ Result<Json> Api::volume(const std::string& id) {
 Result<Json> Api::snapshot(const std::string& id) {
   Json reply = TRY(call("DescribeSnapshots", {{"SnapshotIds", {id}}}));
   return reply["Snapshots"].at(0);
-}
-
-Status Api::wait_for(const std::vector<std::string>& ids, std::string_view state,
-                     std::chrono::seconds timeout) {
-  Progress progress(fmt::format("waiting for {} to be {}", fmt::join(ids, ", "), state));
-  auto deadline = std::chrono::steady_clock::now() + timeout;
-  auto pause = std::chrono::milliseconds(5);
-  for (;;) {
-    size_t there = 0;
-    for (const Json& instance : TRY(instances(ids))) {
-      std::string now = text_of(instance["State"], "Name");
-      if (now == state) ++there;
-      bool lost = now != state &&
-                  (now == "terminated" || (state == "running" && (now == "stopped" || now == "stopping")));
-      if (!lost) continue;
-      std::string reason = text_of(instance.value("StateReason", Json::object()), "Message");
-      return make_error(ErrorCode::kInvalidArgument, "{} is {}: {}", text_of(instance, "InstanceId"), now,
-                        reason);
-    }
-    if (there == ids.size()) return {};
-    if (std::chrono::steady_clock::now() > deadline) {
-      return make_error(ErrorCode::kTimeout, "{} is not {} after {} s", fmt::join(ids, ", "), state,
-                        timeout.count());
-    }
-    progress.tick();
-    std::this_thread::sleep_for(pause);
-    pause = std::min(pause * 2, std::chrono::milliseconds(200));
-  }
 }
 
 }  // namespace haneul::agent

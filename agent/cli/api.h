@@ -3,27 +3,16 @@
 // ids.
 #pragma once
 
-#include <chrono>
 #include <filesystem>
 #include <string>
 #include <vector>
 
+#include "agent/cli/statuses.h"
 #include "agent/http/http.h"
 #include "agent/ops/shape.h"
 #include "base/result.h"
 
 namespace haneul::agent {
-
-/// The CLI's exit statuses, as haneul(1) documents them.
-enum CliStatus : int {
-  kCliOk = 0,
-  kCliFailed = 1,
-  kCliUsage = 2,
-  kCliUnfit = 3,  ///< doctor found what keeps instances from running
-  kCliNoDaemon = 4,
-  kCliTimeout = 5,
-  kCliInterrupted = 130,
-};
 
 class Api {
  public:
@@ -37,6 +26,7 @@ class Api {
 
   /// An instance's id for an id or a name; names of terminated instances do not count.
   Result<std::string> instance_id(const std::string& id_or_name);
+  /// Each once, also if it is named twice.
   Result<std::vector<std::string>> instance_ids(const std::vector<std::string>& ids_or_names);
   Result<Json> instance(const std::string& id);
   Result<std::vector<Json>> instances(const std::vector<std::string>& ids);
@@ -46,10 +36,6 @@ class Api {
   Result<std::string> snapshot_id(const std::string& id_or_name);
   Result<Json> volume(const std::string& id);
   Result<Json> snapshot(const std::string& id);
-
-  /// Waits until every instance is in the state. One that goes elsewhere for good is an error with its
-  /// reason.
-  Status wait_for(const std::vector<std::string>& ids, std::string_view state, std::chrono::seconds timeout);
 
   const std::filesystem::path& socket() const { return socket_; }
   const std::string& region() const { return region_; }
@@ -66,7 +52,5 @@ class Api {
 std::string tag_of(const Json& resource, std::string_view key);
 /// A member's text, "" if it is not there.
 std::string text_of(const Json& object, std::string_view member);
-/// The exit status for an error of the API's.
-int status_of(const Error& error);
 
 }  // namespace haneul::agent

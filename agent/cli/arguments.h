@@ -37,9 +37,17 @@ struct Arguments {
 
 using Action = std::function<Result<int>(Api&)>;
 
-/// A command, its action, and --json, which every command has.
+/// A command, its action, and --json.
 CLI::App* add(CLI::App& parent, Arguments& args, Action& chosen, const std::string& name,
               const std::string& help, Action action);
+/// One that has nothing to print as JSON, and says so.
+CLI::App* add_without_json(CLI::App& parent, Action& chosen, const std::string& name, const std::string& help,
+                           Action action);
+
+// complete.cc
+/// What may stand in place of the last of the words of a command line, one a line: for shells' completion. ":files" and
+/// ":folders" are the shell's to complete.
+Result<int> complete_command(const CLI::App& app, Api& api, const std::vector<std::string>& words);
 
 // storage_arguments.cc
 void add_images(CLI::App& app, Arguments& args, Action& chosen);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -108,7 +109,7 @@ Result<int> tag_command(Api& api, const Shared& shared, const std::string& resou
 Result<int> type_list_command(Api& api, const Shared& shared);
 
 // connect_commands.cc
-Result<int> console_command(Api& api, const std::string& instance, bool follow);
+Result<int> console_command(Api& api, const Shared& shared, const std::string& instance, bool follow);
 Result<int> ssh_command(Api& api, const SshOptions& options);
 Result<int> proxy_command(Api& api, const std::string& instance, int port);
 
@@ -175,5 +176,14 @@ std::filesystem::path find_program(const std::string& name);
 /// This program's own path.
 std::filesystem::path own_path();
 void print_json(const Json& value);
+/// Deletes one after the other, each by a call that gives the id and the API's reply, and prints the ids. With --json
+/// it is one object, which has what was deleted before another could not be, too.
+struct Removed {
+  std::string id;
+  Json reply;
+};
+Result<int> remove_each(const Shared& shared, const std::vector<std::string>& names,
+                        const std::string& member,
+                        const std::function<Result<Removed>(const std::string&)>& remove);
 
 }  // namespace haneul::agent

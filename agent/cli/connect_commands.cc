@@ -11,6 +11,7 @@
 #include "agent/cli/defaults.h"
 #include "agent/cli/progress.h"
 #include "agent/cli/terminal.h"
+#include "agent/cli/wait.h"
 #include "base/file.h"
 
 namespace haneul::agent {
@@ -98,11 +99,18 @@ std::string login_user(Api& api, const SshOptions& options, const Json& instance
 
 }  // namespace
 
-Result<int> console_command(Api& api, const std::string& name, bool follow) {
+Result<int> console_command(Api& api, const Shared& shared, const std::string& name, bool follow) {
   std::string id = TRY(api.instance_id(name));
+  if (shared.json) {
+    print_json(TRY(api.call("GetConsoleOutput", {{"InstanceId", id}})));
+    return kCliOk;
+  }
   bool interactive = !follow && ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1;
   std::string state = text_of(TRY(api.instance(id))["State"], "Name");
-  if (follow && state == "pending") TRY(api.wait_for({id}, "running", std::chrono::seconds(60)));
+  if ((follow || interactive) && state == "pending") {
+    int status = TRY(wait_for_instances(api, {id}, "running", 60, "the launch"));
+    if (status != kCliOk) return status;
+  }
   bool live = state == "running" || state == "pending" || state == "stopping" || state == "shutting-down";
   if ((!interactive && !follow) || !live) {
     std::string text = TRY(console_text(api, id));

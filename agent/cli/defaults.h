@@ -12,6 +12,8 @@ std::filesystem::path default_state();
 /// where there is none. For root with another state folder, in that folder: a second cloud is beside the
 /// first.
 std::filesystem::path default_socket(const std::filesystem::path& state);
+/// The socket that the CLI speaks to: the user's own, or the system's if only that is there.
+std::filesystem::path find_socket();
 /// $XDG_CONFIG_HOME/haneul or ~/.config/haneul
 std::filesystem::path config_folder();
 /// $XDG_CACHE_HOME/haneul or ~/.cache/haneul

@@ -9,6 +9,7 @@
 #include "agent/cli/commands.h"
 #include "agent/cli/defaults.h"
 #include "agent/cli/progress.h"
+#include "agent/cli/wait.h"
 #include "base/file.h"
 
 namespace haneul::agent {
@@ -48,14 +49,11 @@ Result<int> run_program(std::vector<std::string> words) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-// A rebuilt image takes the place of the one of its name. Instances of that one keep it.
+// A rebuilt image takes the place of the one of its name, when it is there. Instances of that one keep it.
 Result<std::string> register_folder(Api& api, const std::filesystem::path& folder, const std::string& name) {
   TRY(read_file(folder / "image.json", 64 << 10).context("this is not an image's folder"));
-  Json filters = Json::array({{{"Name", "name"}, {"Values", {name}}}});
-  Json reply = TRY(api.call("DescribeImages", {{"Filters", filters}}));
-  for (const Json& image : reply["Images"])
-    TRY(api.call("DeregisterImage", {{"ImageId", text_of(image, "ImageId")}}));
-  Json registered = TRY(api.call("RegisterImage", {{"ImageLocation", folder.string()}, {"Name", name}}));
+  Json request{{"ImageLocation", folder.string()}, {"Name", name}, {"Replace", true}};
+  Json registered = TRY(call_with_progress(api, "RegisterImage", request, "registering " + name));
   return text_of(registered, "ImageId");
 }
 
@@ -81,7 +79,8 @@ Result<int> image_build_command(Api& api, const Shared& shared, const std::strin
   std::vector<std::string> words = {builder.string(), "--out", out.string()};
   if (!kernel.empty()) words.insert(words.end(), {"--kernel", kernel});
   int status = TRY(run_program(std::move(words)));
-  if (status == 130) return kCliInterrupted;
+  if (status == kCliInterrupted) return kCliInterrupted;
+  if (status == 64) return kCliUsage;  // it has said what it does not take
   if (status != 0) return make_error(ErrorCode::kIo, "the builder of {} ended with status {}", name, status);
   print_id(shared, TRY(register_folder(api, out, name)), name);
   return kCliOk;
@@ -123,13 +122,11 @@ Result<int> image_list_command(Api& api, const Shared& shared) {
   return kCliOk;
 }
 
-Result<int> image_remove_command(Api& api, const Shared&, const std::vector<std::string>& images) {
-  for (const std::string& name : images) {
+Result<int> image_remove_command(Api& api, const Shared& shared, const std::vector<std::string>& images) {
+  return remove_each(shared, images, "ImageId", [&](const std::string& name) -> Result<Removed> {
     std::string id = text_of(TRY(api.image(name)), "ImageId");
-    TRY(api.call("DeregisterImage", {{"ImageId", id}}));
-    fmt::print("{}\n", id);
-  }
-  return kCliOk;
+    return Removed{id, TRY(api.call("DeregisterImage", {{"ImageId", id}}))};
+  });
 }
 
 }  // namespace haneul::agent

@@ -6,6 +6,7 @@
 
 #include "agent/cli/commands.h"
 #include "agent/cli/progress.h"
+#include "agent/cli/wait.h"
 #include "agent/ops/ids.h"
 #include "base/file.h"
 
@@ -54,12 +55,7 @@ Result<Json> run_request(Api& api, const RunOptions& options) {
                {"MaxCount", options.count},
                {"ClientToken", new_id("cli")}};
   request["KeyName"] = options.key.empty() ? TRY(default_key(api)) : options.key;
-  if (!options.zone.empty()) {
-    // "a" is the zone a of the region that is used.
-    std::string region = api.region().empty() ? "us-east-1" : api.region();
-    std::string zone = options.zone.size() == 1 ? region + options.zone : options.zone;
-    request["Placement"] = {{"AvailabilityZone", zone}};
-  }
+  if (!options.zone.empty()) request["Placement"] = {{"AvailabilityZone", zone_name(api, options.zone)}};
   if (!options.user_data.empty()) {
     request["UserData"] = to_base64(TRY(read_file(options.user_data, 1 << 20)));
   }
@@ -67,11 +63,8 @@ Result<Json> run_request(Api& api, const RunOptions& options) {
   if (!mappings.empty()) request["BlockDeviceMappings"] = mappings;
   if (options.protect) request["DisableApiTermination"] = true;
   if (options.terminate_on_shutdown) request["InstanceInitiatedShutdownBehavior"] = "terminate";
-  Json tags = Json::array();
-  if (!options.name.empty()) tags.push_back({{"Key", "Name"}, {"Value", options.name}});
-  for (const std::string& tag : options.tags) tags.push_back(TRY(tag_from(tag)));
-  if (!tags.empty())
-    request["TagSpecifications"] = Json::array({{{"ResourceType", "instance"}, {"Tags", tags}}});
+  Json tags = TRY(tag_specifications("instance", options.name, options.tags));
+  if (!tags.empty()) request["TagSpecifications"] = tags;
   return request;
 }
 
@@ -81,25 +74,40 @@ std::vector<std::string> ids_in(const Json& reservation) {
   return ids;
 }
 
-// The operation, its list of changes, and the state to wait for.
-Result<int> change(Api& api, const Shared& shared, const ChangeOptions& options, const std::string& operation,
-                   const std::string& member, std::string_view target) {
+struct Change {
+  const char* operation;
+  const char* member;  ///< of the reply: the list of changes
+  const char* target;  ///< the state to wait for
+  const char* work;    ///< what goes on when nobody waits
+};
+
+// As they are by now, after the waiting.
+Status update_states(Api& api, const std::vector<std::string>& ids, Json& changes) {
+  for (const Json& instance : TRY(api.instances(ids))) {
+    for (Json& item : changes) {
+      if (item["InstanceId"] == instance["InstanceId"]) item["CurrentState"] = instance["State"];
+    }
+  }
+  return {};
+}
+
+Result<int> change(Api& api, const Shared& shared, const ChangeOptions& options, const Change& change) {
   std::vector<std::string> ids = TRY(api.instance_ids(options.instances));
   Json request{{"InstanceIds", ids}};
   if (options.force) request["Force"] = true;
-  Json reply = TRY(api.call(operation, request));
-  if (options.wait && !target.empty()) {
-    TRY(api.wait_for(ids, target, std::chrono::seconds(options.timeout_s)));
+  Json reply = TRY(api.call(change.operation, request));
+  Result<int> waited = kCliOk;
+  if (options.wait) {
+    waited = wait_for_instances(api, ids, change.target, options.timeout_s, change.work);
+    // Whatever came of it, the reply says what has become of each.
+    Status updated = update_states(api, ids, reply[change.member]);
+    if (waited.ok() && !updated.ok()) return std::move(updated).error();
   }
-  if (shared.json) {
-    print_json(reply);
-    return kCliOk;
-  }
-  for (const Json& item : reply.value(member, Json::array())) {
-    std::string state = options.wait ? std::string(target) : text_of(item["CurrentState"], "Name");
-    fmt::print("{} {}\n", text_of(item, "InstanceId"), state);
-  }
-  return kCliOk;
+  if (shared.json) print_json(reply);
+  if (shared.json || !waited.ok()) return waited;
+  for (const Json& item : reply.value(change.member, Json::array()))
+    fmt::print("{} {}\n", text_of(item, "InstanceId"), text_of(item["CurrentState"], "Name"));
+  return waited;
 }
 
 void print_member(std::string_view label, const std::string& value) {
@@ -112,19 +120,46 @@ void print_json(const Json& value) {
   fmt::print("{}\n", to_text(value, 2));
 }
 
+Result<int> remove_each(const Shared& shared, const std::vector<std::string>& names,
+                        const std::string& member,
+                        const std::function<Result<Removed>(const std::string&)>& remove) {
+  Json list = Json::array();
+  Result<int> status = kCliOk;
+  for (const std::string& name : names) {
+    Result<Removed> removed = remove(name);
+    if (!removed.ok()) {
+      status = std::move(removed).error();
+      break;
+    }
+    if (!shared.json) fmt::print("{}\n", removed->id);
+    removed->reply[member] = removed->id;
+    list.push_back(removed->reply);
+  }
+  if (shared.json) print_json(Json{{"Removed", list}});
+  return status;
+}
+
 Result<int> run_command(Api& api, const Shared& shared, const RunOptions& options) {
   Json reservation = TRY(api.call("RunInstances", TRY(run_request(api, options))));
   std::vector<std::string> ids = ids_in(reservation);
+  Result<int> waited = kCliOk;
   if (options.wait) {
-    TRY(api.wait_for(ids, "running", std::chrono::seconds(options.timeout_s)));
+    // Before the waiting, so that they are known whatever comes of it.
+    for (const std::string& id : ids) {
+      if (!shared.json) fmt::print("{}\n", id);
+    }
+    std::fflush(stdout);
+    waited = wait_for_instances(api, ids, "running", options.timeout_s, "the launch");
   }
-  std::vector<Json> instances = TRY(api.instances(ids));
+  if (!shared.json && options.wait) return waited;
+  auto instances = api.instances(ids);
+  if (instances.ok()) reservation["Instances"] = *instances;
   if (shared.json) {
-    print_json(Json{{"Instances", instances}});
-  } else {
-    for (const Json& instance : instances)
-      fmt::print("{} {}\n", text_of(instance, "InstanceId"), state_name(instance));
+    print_json(reservation);
+    return waited;
   }
+  for (const Json& instance : reservation["Instances"])
+    fmt::print("{} {}\n", text_of(instance, "InstanceId"), state_name(instance));
   return kCliOk;
 }
 
@@ -174,22 +209,25 @@ Result<int> show_command(Api& api, const Shared& shared, const std::string& name
 }
 
 Result<int> start_command(Api& api, const Shared& shared, const ChangeOptions& options) {
-  return change(api, shared, options, "StartInstances", "StartingInstances", "running");
+  return change(api, shared, options, {"StartInstances", "StartingInstances", "running", "the start"});
 }
 
 Result<int> stop_command(Api& api, const Shared& shared, const ChangeOptions& options) {
-  return change(api, shared, options, "StopInstances", "StoppingInstances", "stopped");
+  return change(api, shared, options, {"StopInstances", "StoppingInstances", "stopped", "the stop"});
 }
 
 Result<int> terminate_command(Api& api, const Shared& shared, const ChangeOptions& options) {
-  return change(api, shared, options, "TerminateInstances", "TerminatingInstances", "terminated");
+  return change(api, shared, options,
+                {"TerminateInstances", "TerminatingInstances", "terminated", "the termination"});
 }
 
 Result<int> reboot_command(Api& api, const Shared& shared, const ChangeOptions& options) {
-  return change(api, shared, options, "RebootInstances", "", "");
+  Json reply = TRY(api.call("RebootInstances", {{"InstanceIds", TRY(api.instance_ids(options.instances))}}));
+  if (shared.json) print_json(reply);
+  return kCliOk;
 }
 
-Result<int> tag_command(Api& api, const Shared&, const std::string& resource,
+Result<int> tag_command(Api& api, const Shared& shared, const std::string& resource,
                         const std::vector<std::string>& tags, bool remove) {
   std::string id = resource;
   if (id_prefix(id).empty()) id = TRY(api.instance_id(resource));
@@ -201,7 +239,8 @@ Result<int> tag_command(Api& api, const Shared&, const std::string& resource,
       list.push_back(TRY(tag_from(tag)));
     }
   }
-  TRY(api.call(remove ? "DeleteTags" : "CreateTags", {{"Resources", {id}}, {"Tags", list}}));
+  Json reply = TRY(api.call(remove ? "DeleteTags" : "CreateTags", {{"Resources", {id}}, {"Tags", list}}));
+  if (shared.json) print_json(reply);
   return kCliOk;
 }
 

@@ -141,15 +141,13 @@ Result<int> key_list_command(Api& api, const Shared& shared) {
   return kCliOk;
 }
 
-Result<int> key_remove_command(Api& api, const Shared&, const std::vector<std::string>& names) {
-  for (const std::string& name : names) {
+// The private keys stay: they still open instances that were launched with them.
+Result<int> key_remove_command(Api& api, const Shared& shared, const std::vector<std::string>& names) {
+  return remove_each(shared, names, "KeyName", [&](const std::string& name) -> Result<Removed> {
     Json key = TRY(find_key(api, name));
     if (!key.is_object()) return make_error(ErrorCode::kNotFound, "no key pair has the name '{}'", name);
-    TRY(api.call("DeleteKeyPair", {{"KeyName", name}}));
-    // The private key stays: it still opens instances that were launched with it.
-    fmt::print("{}\n", name);
-  }
-  return kCliOk;
+    return Removed{name, TRY(api.call("DeleteKeyPair", {{"KeyName", name}}))};
+  });
 }
 
 }  // namespace haneul::agent

@@ -14,11 +14,32 @@ namespace haneul::agent {
 extern const char* const kBashCompletion;
 extern const char* const kZshCompletion;
 
+namespace {
+
+CLI::App* add_command(CLI::App& parent, Action& chosen, const std::string& name, const std::string& help,
+                      Action action) {
+  CLI::App* command = parent.add_subcommand(name, help);
+  command->callback([&chosen, action = std::move(action)] { chosen = action; });
+  return command;
+}
+
+}  // namespace
+
 CLI::App* add(CLI::App& parent, Arguments& args, Action& chosen, const std::string& name,
               const std::string& help, Action action) {
-  CLI::App* command = parent.add_subcommand(name, help);
+  CLI::App* command = add_command(parent, chosen, name, help, std::move(action));
   command->add_flag("--json", args.shared.json, "print JSON");
-  command->callback([&chosen, action = std::move(action)] { chosen = action; });
+  return command;
+}
+
+CLI::App* add_without_json(CLI::App& parent, Action& chosen, const std::string& name, const std::string& help,
+                           Action action) {
+  CLI::App* command = add_command(parent, chosen, name, help, std::move(action));
+  command
+      ->add_flag_callback(
+          "--json",
+          [name] { throw CLI::ValidationError(fmt::format("haneul {} has nothing to print as JSON", name)); })
+      ->group("");
   return command;
 }
 
@@ -74,7 +95,7 @@ void add_instances(CLI::App& app, Arguments& args, Action& chosen) {
   add_change(app, args, chosen, "terminate", "end instances and delete their root volumes",
              &terminate_command);
   auto* tag =
-      add(app, args, chosen, "tag", "set or remove tags of an instance, image or key pair",
+      add(app, args, chosen, "tag", "set or remove tags of an instance, volume, snapshot, image or key pair",
           [&args](Api& api) { return tag_command(api, args.shared, args.one, args.many, args.remove); });
   tag->add_option("resource", args.one, "id, or an instance's name")->required();
   tag->add_option("tags", args.many, "KEY=VALUE, or KEY with --remove")->required();
@@ -83,19 +104,21 @@ void add_instances(CLI::App& app, Arguments& args, Action& chosen) {
 
 void add_connections(CLI::App& app, Arguments& args, Action& chosen) {
   auto* console = add(app, args, chosen, "console", "an instance's serial console; Ctrl-] leaves",
-                      [&args](Api& api) { return console_command(api, args.one, args.follow); });
+                      [&args](Api& api) { return console_command(api, args.shared, args.one, args.follow); });
   console->add_option("instance", args.one, "id or name")->required();
-  console->add_flag("-f,--follow", args.follow, "show what comes, until the instance ends; no input");
-  auto* ssh = add(app, args, chosen, "ssh", "log in, or run a command",
-                  [&args](Api& api) { return ssh_command(api, args.ssh); });
+  console->add_flag("-f,--follow", args.follow, "show what comes, until the instance ends; no input")
+      ->excludes("--json");
+  auto* ssh = add_without_json(app, chosen, "ssh", "log in, or run a command",
+                               [&args](Api& api) { return ssh_command(api, args.ssh); });
   ssh->add_option("instance", args.ssh.instance, "id or name")->required();
   ssh->add_option("-l,--user", args.ssh.user, "user; the image's by default");
   ssh->add_option("-i,--identity", args.ssh.identity, "private key file")->check(CLI::ExistingFile);
   ssh->add_option("--timeout", args.ssh.timeout_s, "seconds to wait for the instance's sshd")
       ->capture_default_str();
   ssh->add_option("command", args.ssh.command, "after --: what to run there");
-  auto* proxy = add(app, args, chosen, "proxy", "standard input and output to a port, for ssh's ProxyCommand",
-                    [&args](Api& api) { return proxy_command(api, args.one, args.port); });
+  auto* proxy =
+      add_without_json(app, chosen, "proxy", "standard input and output to a port, for ssh's ProxyCommand",
+                       [&args](Api& api) { return proxy_command(api, args.one, args.port); });
   proxy->add_option("instance", args.one, "id or name")->required();
   proxy->add_option("port", args.port, "TCP port")->capture_default_str()->check(CLI::Range(1, 65535));
 }
@@ -130,12 +153,17 @@ void add_others(CLI::App& app, Arguments& args, Action& chosen) {
       [&args](Api& api) { return status_command(api, args.shared); });
   add(app, args, chosen, "doctor", "whether this machine can run instances",
       [&args](Api& api) { return doctor_command(api, args.shared); });
-  auto* completion =
-      add(app, args, chosen, "completion", "a shell's completion script", [&args](Api&) -> Result<int> {
+  auto* completion = add_without_json(
+      app, chosen, "completion", "a shell's completion script", [&args](Api&) -> Result<int> {
         fmt::print("{}", args.one == "bash" ? kBashCompletion : kZshCompletion);
         return kCliOk;
       });
   completion->add_option("shell", args.one, "bash or zsh")->required()->check(CLI::IsMember({"bash", "zsh"}));
+  // For those scripts.
+  auto* complete = add_without_json(app, chosen, "complete", "what may come next", [&app, &args](Api& api) {
+    return complete_command(app, api, args.many);
+  });
+  complete->group("")->add_option("words", args.many, "after --: the words of a command line");
 }
 
 std::string environment(const char* name) {
@@ -165,7 +193,7 @@ int run(int argc, char** argv) {
     return app.exit(error) == 0 ? kCliOk : kCliUsage;
   }
   if (args.socket.empty()) args.socket = environment("HANEUL_SOCKET");
-  if (args.socket.empty()) args.socket = default_socket(default_state()).string();
+  if (args.socket.empty()) args.socket = find_socket().string();
   if (args.region.empty()) args.region = environment("HANEUL_REGION");
   Api api(std::filesystem::absolute(args.socket), args.region);
   Result<int> status = chosen(api);

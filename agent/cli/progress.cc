@@ -15,8 +15,9 @@ Progress::Progress(std::string what)
       start_(std::chrono::steady_clock::now()),
       shown_(start_) {}
 
-Progress::~Progress() {
+void Progress::clear() {
   if (said_ && terminal_) fmt::print(stderr, "\r\033[K");
+  said_ = false;
 }
 
 namespace {

@@ -13,11 +13,12 @@ class Progress {
  public:
   explicit Progress(std::string what);
   /// Clears the line.
-  ~Progress();
+  ~Progress() { clear(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   /// To be called every now and then; with a percentage, if there is one, a bar is shown.
   void tick(int percent = -1);
+  void clear();
 
  private:
   const std::string what_;

@@ -100,13 +100,12 @@ Result<int> snapshot_copy_command(Api& api, const Shared& shared, const Snapshot
   return print_snapshot(there, shared, id, options.wait);
 }
 
-Result<int> snapshot_remove_command(Api& api, const Shared&, const std::vector<std::string>& snapshots) {
-  for (const std::string& name : snapshots) {
+Result<int> snapshot_remove_command(Api& api, const Shared& shared,
+                                    const std::vector<std::string>& snapshots) {
+  return remove_each(shared, snapshots, "SnapshotId", [&](const std::string& name) -> Result<Removed> {
     std::string id = TRY(api.snapshot_id(name));
-    TRY(api.call("DeleteSnapshot", {{"SnapshotId", id}}));
-    fmt::print("{}\n", id);
-  }
-  return kCliOk;
+    return Removed{id, TRY(api.call("DeleteSnapshot", {{"SnapshotId", id}}))};
+  });
 }
 
 Result<int> snapshot_share_command(Api& api, const Shared& shared, const SnapshotOptions& options) {

@@ -159,8 +159,9 @@ void add_images(CLI::App& app, Arguments& args, Action& chosen) {
   auto* build = add(image, args, chosen, "build", "build an image and register it", [&args](Api& api) {
     return image_build_command(api, args.shared, args.one, args.kernel);
   });
-  build->add_option("name", args.one, "which: tiny")->required();
-  build->add_option("--kernel", args.kernel, "debian or fast");
+  build->add_option("name", args.one, "which: tiny or debian-12")->required();
+  build->add_option("--kernel", args.kernel, "of tiny: Debian's, or a small one that boots fastest")
+      ->check(CLI::IsMember({"debian", "fast"}));
   auto* reg = add(image, args, chosen, "register", "register an image's folder, or a snapshot of a root",
                   [&args](Api& api) -> Result<int> {
                     if (!args.image.snapshot.empty())

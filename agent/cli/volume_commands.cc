@@ -172,13 +172,11 @@ Result<int> volume_resize_command(Api& api, const Shared& shared, const VolumeOp
   return kCliOk;
 }
 
-Result<int> volume_remove_command(Api& api, const Shared&, const std::vector<std::string>& volumes) {
-  for (const std::string& name : volumes) {
+Result<int> volume_remove_command(Api& api, const Shared& shared, const std::vector<std::string>& volumes) {
+  return remove_each(shared, volumes, "VolumeId", [&](const std::string& name) -> Result<Removed> {
     std::string id = TRY(api.volume_id(name));
-    TRY(api.call("DeleteVolume", {{"VolumeId", id}}));
-    fmt::print("{}\n", id);
-  }
-  return kCliOk;
+    return Removed{id, TRY(api.call("DeleteVolume", {{"VolumeId", id}}))};
+  });
 }
 
 Result<int> volume_check_command(Api& api, const Shared& shared, const std::string& name,

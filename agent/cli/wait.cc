@@ -3,44 +3,42 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
+#include <future>
 
 #include "agent/cli/progress.h"
-#include "base/unique_fd.h"
 
 namespace haneul::agent {
 namespace {
 
-// Ctrl-C is read here while we wait, and works as ever before and after.
+volatile std::sig_atomic_t interrupted = 0;
+
+// Ctrl-C is noticed here while we wait, and works as ever before and after. It cuts a request short, too: a daemon that
+// does not answer keeps nobody.
 class Interrupts {
  public:
   Interrupts() {
-    ::sigemptyset(&set_);
-    ::sigaddset(&set_, SIGINT);
-    ::sigprocmask(SIG_BLOCK, &set_, &before_);
-    fd_.reset(::signalfd(-1, &set_, SFD_CLOEXEC | SFD_NONBLOCK));
+    interrupted = 0;
+    struct sigaction noticed {};
+    noticed.sa_handler = [](int) { interrupted = 1; };
+    ::sigaction(SIGINT, &noticed, &before_);
   }
-  ~Interrupts() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  ~Interrupts() { ::sigaction(SIGINT, &before_, nullptr); }
   Interrupts(const Interrupts&) = delete;
   Interrupts& operator=(const Interrupts&) = delete;
 
   /// Waits that long, or until there was one.
-  bool within(std::chrono::milliseconds pause) {
-    pollfd wait{.fd = fd_.get(), .events = POLLIN, .revents = 0};
-    if (::poll(&wait, 1, static_cast<int>(pause.count())) <= 0) return false;
-    signalfd_siginfo info{};
-    return ::read(fd_.get(), &info, sizeof info) == sizeof info;
+  static bool within(std::chrono::milliseconds pause) {
+    if (interrupted == 0) ::poll(nullptr, 0, static_cast<int>(pause.count()));
+    return interrupted != 0;
   }
 
  private:
-  sigset_t set_{};
-  sigset_t before_{};
-  UniqueFd fd_;
+  struct sigaction before_ {};
 };
 
 int percent_of(const Json& object, const char* member) {
@@ -58,24 +56,67 @@ Result<int> wait_until(const Waiting& waiting, const std::function<Result<Polled
   auto start = std::chrono::steady_clock::now();
   auto pause = std::chrono::milliseconds(5);
   for (;;) {
-    Polled polled = TRY(poll());
-    if (!polled.failure.empty())
-      return make_error(ErrorCode::kIo, "{} failed: {}", waiting.what, polled.failure);
-    if (polled.done) return kCliOk;
-    progress->tick(polled.percent);
+    Result<Polled> polled = poll();
+    if (interrupted == 0) {
+      if (!polled.ok()) return std::move(polled).error();
+      if (!polled->failure.empty())
+        return make_error(ErrorCode::kIo, "{} failed: {}", waiting.what, polled->failure);
+      if (polled->done) return kCliOk;
+      progress->tick(polled->percent);
+    }
+    if (Interrupts::within(pause)) {
+      progress.reset();
+      fmt::print(stderr, "haneul: no longer waiting for {}; {} goes on ({} shows it)\n", waiting.what,
+                 waiting.work, waiting.look_with);
+      return kCliInterrupted;
+    }
     if (waiting.timeout_s > 0 &&
         std::chrono::steady_clock::now() - start > std::chrono::seconds(waiting.timeout_s)) {
-      return make_error(ErrorCode::kTimeout, "{} is not done after {} s; it goes on ({} shows it)",
-                        waiting.what, waiting.timeout_s, waiting.look_with);
-    }
-    if (interrupts.within(pause)) {
-      progress.reset();
-      fmt::print(stderr, "haneul: no longer waiting for {}; it goes on ({} shows it)\n", waiting.what,
-                 waiting.look_with);
-      return kCliInterrupted;
+      return make_error(ErrorCode::kTimeout, "waited {} s for {}; {} goes on ({} shows it)",
+                        waiting.timeout_s, waiting.what, waiting.work, waiting.look_with);
     }
     pause = std::min(pause * 2, std::chrono::milliseconds(200));
   }
+}
+
+Result<Json> call_with_progress(Api& api, std::string_view operation, const Json& request,
+                                const std::string& what) {
+  Interrupts interrupts;
+  Progress progress(what);
+  // Ctrl-C is for this thread: the other one's request is not to be cut short.
+  sigset_t interrupt;
+  ::sigemptyset(&interrupt);
+  ::sigaddset(&interrupt, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &interrupt, nullptr);
+  auto reply = std::async(std::launch::async, [&] { return api.call(operation, request); });
+  ::pthread_sigmask(SIG_UNBLOCK, &interrupt, nullptr);
+  while (reply.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
+    progress.tick();
+    if (interrupted == 0) continue;
+    progress.clear();
+    fmt::print(stderr, "haneul: no longer waiting for the daemon, {} goes on\n", what);
+    ::_exit(kCliInterrupted);  // nothing else can end the request
+  }
+  return reply.get();
+}
+
+Result<int> wait_for_instances(Api& api, const std::vector<std::string>& ids, const std::string& state,
+                               int timeout_s, const std::string& work) {
+  Waiting waiting{fmt::format("{} to be {}", fmt::join(ids, ", "), state),
+                  ids.size() == 1 ? "haneul show " + ids[0] : "haneul ls", timeout_s, work};
+  return wait_until(waiting, [&]() -> Result<Polled> {
+    size_t there = 0;
+    for (const Json& instance : TRY(api.instances(ids))) {
+      std::string now = text_of(instance["State"], "Name");
+      if (now == state) ++there;
+      bool lost = now != state &&
+                  (now == "terminated" || (state == "running" && (now == "stopped" || now == "stopping")));
+      if (!lost) continue;
+      std::string reason = text_of(instance.value("StateReason", Json::object()), "Message");
+      return make_error(ErrorCode::kIo, "{} is {}: {}", text_of(instance, "InstanceId"), now, reason);
+    }
+    return Polled{.done = there == ids.size(), .percent = -1, .failure = ""};
+  });
 }
 
 Result<int> wait_for_snapshot(Api& api, const std::string& id) {

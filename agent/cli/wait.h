@@ -4,6 +4,8 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "agent/cli/api.h"
 
@@ -18,14 +20,22 @@ struct Polled {
 };
 
 struct Waiting {
-  std::string what;       ///< "snapshot snap-…"
-  std::string look_with;  ///< the command that shows it later
-  int timeout_s = 0;      ///< 0: none
+  std::string what;         ///< "snapshot snap-…"
+  std::string look_with;    ///< the command that shows it later
+  int timeout_s = 0;        ///< 0: none
+  std::string work = "it";  ///< what goes on after Ctrl-C: "the launch"
 };
 
 /// kCliOk when it is done, kCliInterrupted after Ctrl-C (which is told), kTimeout as an error.
 Result<int> wait_until(const Waiting& waiting, const std::function<Result<Polled>()>& poll);
 
+/// A request whose work is done before its reply comes. Ctrl-C ends the program; the work goes on.
+Result<Json> call_with_progress(Api& api, std::string_view operation, const Json& request,
+                                const std::string& what);
+
+/// Until every instance is in the state. One that goes elsewhere for good is an error with its reason.
+Result<int> wait_for_instances(Api& api, const std::vector<std::string>& ids, const std::string& state,
+                               int timeout_s, const std::string& work);
 Result<int> wait_for_snapshot(Api& api, const std::string& id);
 Result<int> wait_for_image(Api& api, const std::string& id);
 /// An export or a check; the task as it ended.

@@ -192,7 +192,11 @@ class Cloud {
   std::string snapshot_user(const SnapshotRecord& snapshot);
 
   // Images.
-  Answer<void> check_image_name(const Caller&, const std::string& name);
+  /// `replace`: the name may be another image's.
+  Answer<void> check_image_name(const Caller&, const std::string& name, bool replace = false);
+  Answer<std::vector<std::string>> record_registration(ImageRecord record, SnapshotRecord snapshot);
+  std::vector<std::string> deregister(Update& update, ImageRecord record);
+  void clear_deregistered(const std::vector<std::string>& snapshots);
   Answer<RegisterImageReply> register_folder(const Caller&, const RegisterImageRequest&);
   Answer<RegisterImageReply> register_snapshot(const Caller&, const RegisterImageRequest&);
   Answer<ImageRecord> image_of_snapshots(const Caller&, const RegisterImageRequest&);

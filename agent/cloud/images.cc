@@ -81,7 +81,9 @@ Answer<ImageRecord> Cloud::find_image(const Caller& caller, const std::string& i
   for (const auto& [id, image] : model_.images()) {
     bool matches = image.region == caller.region && (id == id_or_name || image.name == id_or_name);
     if (!matches || image.state == "deregistered") continue;
-    if (found == nullptr || found->created < image.created) found = &image;
+    // One that is being registered in another's place does not count yet.
+    auto rank = [](const ImageRecord& one) { return std::pair(one.state == "available", one.created.ms); };
+    if (found == nullptr || rank(*found) < rank(image)) found = &image;
   }
   if (found == nullptr) {
     if (!valid_id(id_or_name, "ami")) {
@@ -113,24 +115,36 @@ Answer<Nothing> Cloud::deregister_image(const Caller& caller, const DeregisterIm
     if (record.state == "pending" && record.work == "register")
       return api_error(ApiCode::kInvalidAmiIdUnavailable, "The image id '[{}]' is pending", record.id);
     if (request.dry_run.value_or(false)) return dry_run_error();
-    record.state = "deregistered";
     Update update(model_);
-    // The snapshot that registering a folder made goes as it came. Others are the user's, as in EC2.
-    for (const MappingRecord& mapping : record.mappings) {
-      auto snapshot = model_.snapshots().find(mapping.snapshot_id);
-      if (record.work != "register" || snapshot == model_.snapshots().end()) continue;
-      SnapshotRecord deleted = snapshot->second;
-      deleted.state = "deleting";
-      snapshots.push_back(deleted.id);
-      update.put(deleted);
-    }
-    TRY(update.put(record).commit());
+    snapshots = deregister(update, std::move(record));
+    TRY(update.commit());
   }
+  clear_deregistered(snapshots);
+  return Nothing{};
+}
+
+// Under the lock. Gives the snapshots that go with it: the one that registering a folder made goes as it came. Others
+// are the user's, as in EC2.
+std::vector<std::string> Cloud::deregister(Update& update, ImageRecord record) {
+  std::vector<std::string> snapshots;
+  for (const MappingRecord& mapping : record.mappings) {
+    auto snapshot = model_.snapshots().find(mapping.snapshot_id);
+    if (record.work != "register" || snapshot == model_.snapshots().end()) continue;
+    SnapshotRecord deleted = snapshot->second;
+    deleted.state = "deleting";
+    snapshots.push_back(deleted.id);
+    update.put(std::move(deleted));
+  }
+  record.state = "deregistered";
+  update.put(std::move(record));
+  return snapshots;
+}
+
+void Cloud::clear_deregistered(const std::vector<std::string>& snapshots) {
   for (const std::string& id : snapshots) archive_.remove(id);
   crash_point("deregister.recorded");
   // The files go when no instance stands on them any more.
   executor_.post("tidy", [this] { keeper_.tidy(); });
-  return Nothing{};
 }
 
 Answer<DescribeImagesReply> Cloud::describe_images(const Caller& caller,

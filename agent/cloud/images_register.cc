@@ -146,14 +146,14 @@ void boot_like(const ImageRecord& from, ImageRecord& image) {
 }
 
 // Under the lock.
-Answer<void> Cloud::check_image_name(const Caller& caller, const std::string& name) {
+Answer<void> Cloud::check_image_name(const Caller& caller, const std::string& name, bool replace) {
   if (!valid_image_name(name)) {
     return api_error(
         ApiCode::kInvalidAmiNameMalformed,
         "AMI names must be between 3 and 128 characters long, of letters, digits and ()[] ./-'@_");
   }
   for (const auto& [id, image] : model_.images()) {
-    if (image.region == caller.region && image.name == name && image.state != "deregistered") {
+    if (!replace && image.region == caller.region && image.name == name && image.state != "deregistered") {
       return api_error(ApiCode::kInvalidAmiNameDuplicate, "AMI name {} is already in use by AMI {}", name,
                        id);
     }
@@ -251,7 +251,7 @@ Answer<RegisterImageReply> Cloud::register_folder(const Caller& caller, const Re
   SnapshotRecord snapshot;
   {
     std::scoped_lock lock(model_.mutex());
-    TRY(check_image_name(caller, record.name));
+    TRY(check_image_name(caller, record.name, request.replace.value_or(false)));
     if (request.dry_run.value_or(false)) return dry_run_error();
     record.id = new_id("ami");
     snapshot.id = new_id("snap");
@@ -272,11 +272,28 @@ Answer<RegisterImageReply> Cloud::register_folder(const Caller& caller, const Re
     TRY(undo_registration(record));
     return copied.error();
   }
+  std::vector<std::string> replaced = TRY(record_registration(record, std::move(snapshot)));
+  if (!replaced.empty() || request.replace.value_or(false)) clear_deregistered(replaced);
+  LOG_INFO("{} is {}, from {}", record.id, record.name, record.location);
+  return RegisterImageReply{.image_id = record.id};
+}
+
+// What is registered takes the name from those that had it in the same commit: it is never nobody's. Gives the snapshots
+// that went with them.
+Answer<std::vector<std::string>> Cloud::record_registration(ImageRecord record, SnapshotRecord snapshot) {
   std::scoped_lock lock(model_.mutex());
   record.state = "available";
   Update update(model_);
+  std::vector<std::string> gone;
+  for (const auto& [id, image] : model_.images()) {
+    bool named = image.region == record.region && image.name == record.name && id != record.id;
+    bool registering = image.state == "pending" && image.work == "register";
+    if (!named || registering || image.state == "deregistered") continue;
+    std::vector<std::string> snapshots = deregister(update, image);
+    gone.insert(gone.end(), snapshots.begin(), snapshots.end());
+  }
   if (!record.mappings.empty()) {
-    snapshot.region = caller.region;
+    snapshot.region = record.region;
     snapshot.owner = kAccount;
     snapshot.volume_id = "vol-ffffffff";
     snapshot.bytes = record.root_bytes;
@@ -289,9 +306,8 @@ Answer<RegisterImageReply> Cloud::register_folder(const Caller& caller, const Re
     snapshot.image_id = record.id;
     update.put(snapshot);
   }
-  TRY(update.put(record).commit());
-  LOG_INFO("{} is {}, from {}", record.id, record.name, record.location);
-  return RegisterImageReply{.image_id = record.id};
+  TRY(update.put(std::move(record)).commit());
+  return gone;
 }
 
 // ---- snapshots ----
@@ -360,6 +376,9 @@ Answer<RegisterImageReply> Cloud::register_image(const Caller& caller, const Reg
                     "ImageLocation and BlockDeviceMappings do not go together");
   }
   if (request.block_device_mappings.empty()) return register_folder(caller, request);
+  if (request.replace.value_or(false)) {
+    return ApiError(ApiCode::kInvalidParameterCombination, "Replace goes with ImageLocation only");
+  }
   return register_snapshot(caller, request);
 }
 

@@ -289,6 +289,7 @@ void Keeper::run_ended(const std::string& id, const Process& process) {
   std::string death = reap(*process);
   launch::Ending ending = ending_of(id);
   if (ending.reason == "vanished") ending.detail = death;
+  machines_.gone(id);
   std::optional<InstanceRecord> reboot;
   {
     std::scoped_lock lock(model_.mutex());

@@ -43,6 +43,8 @@ class Machines {
   /// it from all others.
   virtual Status clear(const std::string& uuid) = 0;
   virtual launch::Ending ending(int status_fd) = 0;
+  /// The instance has no VMM any more: what this machine kept for it may go.
+  virtual void gone(const std::string& instance_id) = 0;
   /// /dev/kvm, opened anew for every instance.
   virtual Result<UniqueFd> open_kvm() = 0;
   /// The user that this instance's VMM becomes; slot is a small number of its own among all instances.

@@ -39,12 +39,17 @@ Status make_group(const std::filesystem::path& group) {
 }  // namespace
 
 CgroupLimits limits_for(uint64_t guest_memory_bytes, unsigned vcpus) {
-  return {guest_memory_bytes + guest_memory_bytes / 4 + 128_MiB, vcpus + 1, 64 + 4 * vcpus};
+  constexpr unsigned kMaxDisks = 30;
+  constexpr uint64_t kBytesPerDisk = 64_MiB;
+  constexpr unsigned kThreadsPerDisk = 16;
+  return {.memory_bytes = guest_memory_bytes + guest_memory_bytes / 4 + 128_MiB + kMaxDisks * kBytesPerDisk,
+          .cpus = vcpus + 1,
+          .pids = 64 + 4 * vcpus + kMaxDisks * kThreadsPerDisk};
 }
 
-Result<Cgroups> Cgroups::create(const std::filesystem::path& mounts, const std::string& tag) {
+Result<Cgroups> Cgroups::create(const std::filesystem::path& mounts, const std::string& cloud) {
   std::filesystem::path root = TRY(find_mount(mounts));
-  Cgroups groups(root / ("haneul-" + tag));
+  Cgroups groups(root / ("haneul-" + cloud));
   constexpr const char* kControllers = "+memory +cpu +pids";
   TRY(write_to(root / "cgroup.subtree_control", kControllers));
   TRY(make_group(groups.folder_));
@@ -64,11 +69,15 @@ Result<std::filesystem::path> Cgroups::make(const std::string& instance_id,
   return group;
 }
 
+// One that has a process stays: EBUSY.
+void Cgroups::drop(const std::string& instance_id) const {
+  ::rmdir((folder_ / instance_id).c_str());
+}
+
 void Cgroups::sweep() const {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder_, error)) {
-    // One that has a process stays: EBUSY.
-    if (entry.is_directory(error)) ::rmdir(entry.path().c_str());
+    if (entry.is_directory(error)) drop(entry.path().filename().string());
   }
 }
 

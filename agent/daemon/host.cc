@@ -52,13 +52,15 @@ HostMachines::~HostMachines() {
 }
 
 Result<launch::Process> HostMachines::launch(launch::Spec spec) {
+  std::string id = spec.instance_id;
   if (options_.cgroups) {
-    options_.cgroups->sweep();
     auto group = options_.cgroups->make(spec.instance_id, limits_for(spec.memory_bytes, spec.vcpus));
     if (!group.ok()) return std::move(group).error().context("the instance's limits");
     spec.jail.cgroup = std::move(*group);
   }
-  return launch::launch(std::move(spec));
+  auto launched = launch::launch(std::move(spec));
+  if (!launched.ok()) gone(id);
+  return launched;
 }
 
 Result<launch::Process> HostMachines::find(pid_t pid, uint64_t ticks) {
@@ -95,8 +97,11 @@ Status HostMachines::clear(const std::string& uuid) {
 }
 
 launch::Ending HostMachines::ending(int status_fd) {
-  if (options_.cgroups) options_.cgroups->sweep();
   return launch::read_ending(status_fd);
+}
+
+void HostMachines::gone(const std::string& instance_id) {
+  if (options_.cgroups) options_.cgroups->drop(instance_id);
 }
 
 Result<UniqueFd> HostMachines::open_kvm() {

@@ -34,6 +34,7 @@ class HostMachines : public Machines {
   void kill(const launch::Process& process) override;
   Status clear(const std::string& uuid) override;
   launch::Ending ending(int status_fd) override;
+  void gone(const std::string& instance_id) override;
   Result<UniqueFd> open_kvm() override;
   launch::Jail jail(unsigned slot) override;
 

@@ -71,6 +71,7 @@ struct RegisterImageRequest {
   std::optional<std::string> root_device_name;
   std::optional<std::string> virtualization_type;
   std::optional<std::string> kernel_image;
+  std::optional<bool> replace;
 
   template <typename Visitor>
   static void members(Visitor&& visit) {
@@ -84,6 +85,7 @@ struct RegisterImageRequest {
     visit({.name = "RootDeviceName"}, &RegisterImageRequest::root_device_name);
     visit({.name = "VirtualizationType"}, &RegisterImageRequest::virtualization_type);
     visit({.name = "KernelImage", .own = true}, &RegisterImageRequest::kernel_image);
+    visit({.name = "Replace", .own = true}, &RegisterImageRequest::replace);
   }
 };
 

@@ -27,9 +27,25 @@ TEST(Cgroups, AHostWithoutThemIsToldApart) {
 
 TEST(Cgroups, LimitsFollowFromTheType) {
   CgroupLimits limits = limits_for(4_GiB, 2);
-  EXPECT_EQ(limits.memory_bytes, 5_GiB + 128_MiB);
+  EXPECT_EQ(limits.memory_bytes, 5_GiB + 128_MiB + 30 * 64_MiB);
   EXPECT_EQ(limits.cpus, 3u);
-  EXPECT_EQ(limits.pids, 72u);
+  EXPECT_EQ(limits.pids, 64 + 2 * 4 + 30 * 16u);
+}
+
+// Another instance's may be empty because its VMM is just about to enter it.
+TEST(Cgroups, OnlyOnesOwnIsDropped) {
+  haneul::testing::TempFolder folder;
+  std::filesystem::create_directories(folder / "cg/haneul-tag");
+  folder.file("cg/cgroup.subtree_control", "");
+  folder.file("cg/haneul-tag/cgroup.subtree_control", "");
+  auto groups =
+      Cgroups::create(folder.file("mounts", "cgroup2 " + (folder / "cg") + " cgroup2 rw 0 0\n"), "tag")
+          .value();
+  for (const char* id : {"i-1", "i-2"}) std::filesystem::create_directory(groups.folder() / id);
+  groups.drop("i-1");
+  EXPECT_FALSE(std::filesystem::exists(groups.folder() / "i-1"));
+  EXPECT_TRUE(std::filesystem::exists(groups.folder() / "i-2"));
+  groups.drop("i-1");
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ class FakeMachines : public Machines {
   void kill(const launch::Process& process) override;
   Status clear(const std::string& uuid) override;
   launch::Ending ending(int status_fd) override;
+  void gone(const std::string&) override {}
   Result<UniqueFd> open_kvm() override;
   launch::Jail jail(unsigned) override { return {}; }
 

@@ -119,7 +119,7 @@ bool Queue::pop(Chain& chain) {
   if (broken()) return false;
   if (available_seen_ == next_available_ && !refresh_available()) return false;
 
-  const std::byte* entry = available_ + kRingEntries + 2u * (next_available_ & mask_);
+  const std::byte* entry = available_ + kRingEntries + 2ul * (next_available_ & mask_);
   auto head = load<uint16_t>(entry, std::memory_order_relaxed);
   if (head >= layout_.size) {
     fail(fmt::format("descriptor {} is out of range", head));
@@ -157,7 +157,7 @@ bool Queue::walk(Chain& chain) {
   uint32_t entries = 0;
   uint16_t index = chain.head_;
   for (;;) {
-    auto descriptor = copy_descriptor<Descriptor>(descriptors_ + 16u * index);
+    auto descriptor = copy_descriptor<Descriptor>(descriptors_ + 16ul * index);
     if (descriptor.flags & kDescIndirect) return walk_indirect(chain, descriptor, entries);
     if (++entries > layout_.size) {
       fail("a chain is longer than the queue");
@@ -195,7 +195,7 @@ bool Queue::walk_indirect(Chain& chain, const Descriptor& table, uint32_t& entri
   }
   uint32_t index = 0;
   for (;;) {
-    auto descriptor = copy_descriptor<Descriptor>(bytes->data() + 16u * index);
+    auto descriptor = copy_descriptor<Descriptor>(bytes->data() + 16ul * index);
     if (descriptor.flags & kDescIndirect) {
       fail("an indirect table inside an indirect table");
       return false;
@@ -266,7 +266,7 @@ void Queue::push(uint16_t head, uint32_t written) {
   CHECK(head < layout_.size && head_in_flight_[head]);
   head_in_flight_[head] = false;
   --in_flight_;
-  std::byte* entry = used_ + kRingEntries + 8u * (next_used_ & mask_);
+  std::byte* entry = used_ + kRingEntries + 8ul * (next_used_ & mask_);
   store<uint32_t>(entry, head, std::memory_order_relaxed);
   store<uint32_t>(entry + 4, written, std::memory_order_relaxed);
   ++next_used_;

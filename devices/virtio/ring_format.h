@@ -45,10 +45,10 @@ inline constexpr size_t kRingFlags = 0;
 inline constexpr size_t kRingIndex = 2;
 inline constexpr size_t kRingEntries = 4;
 constexpr size_t used_event_offset(uint16_t size) {
-  return kRingEntries + 2u * size;
+  return kRingEntries + 2ul * size;
 }
 constexpr size_t avail_event_offset(uint16_t size) {
-  return kRingEntries + 8u * size;
+  return kRingEntries + 8ul * size;
 }
 
 /// Section 2.7.10: whether moving an index from `before` to `now` passes the other side's event index.

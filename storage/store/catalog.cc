@@ -4,7 +4,7 @@
 namespace haneul::storage {
 namespace {
 
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 constexpr const char* kTables[] = {
     "CREATE TABLE layers (id TEXT PRIMARY KEY, parent TEXT REFERENCES layers(id), encrypted INTEGER NOT NULL,"
     " salt TEXT NOT NULL) WITHOUT ROWID",
@@ -19,9 +19,24 @@ constexpr const char* kTables[] = {
     "CREATE INDEX snapshots_by_layer ON snapshots(layer)",
     "PRAGMA user_version=1",
 };
+// Version 1 did not know which layers had been punched: those with something on them may have been.
+constexpr const char* kFromVersion1[] = {
+    "ALTER TABLE layers ADD COLUMN origin TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE layers ADD COLUMN punched INTEGER NOT NULL DEFAULT 0",
+    "UPDATE layers SET origin = id, punched = EXISTS (SELECT 1 FROM layers AS above WHERE above.parent = "
+    "layers.id)",
+    "CREATE INDEX layers_by_origin ON layers(origin)",
+    "CREATE TABLE copies (snapshot TEXT PRIMARY KEY, layer TEXT REFERENCES layers(id), making TEXT NOT NULL,"
+    " origin TEXT NOT NULL, salt TEXT NOT NULL) WITHOUT ROWID",
+    "PRAGMA user_version=2",
+};
 
 LayerRow layer_of(const Database::Row& row) {
-  return {row.text(0), row.text(1), row.number(2) != 0, row.text(3)};
+  return {row.text(0), row.text(1), row.number(2) != 0,
+          row.text(3), row.text(4), static_cast<LayerRow::Punched>(row.number(5))};
+}
+CopyRow copy_of(const Database::Row& row) {
+  return {row.text(0), row.text(1), row.text(2), row.text(3), row.text(4)};
 }
 VolumeRow volume_of(const Database::Row& row) {
   return {row.text(0), row.text(1), static_cast<uint64_t>(row.number(2)), row.text(3)};
@@ -56,15 +71,19 @@ Result<std::unique_ptr<Catalog>> Catalog::open(const std::filesystem::path& file
   Database& database = *catalog->database_;
   int64_t version = -1;
   TRY(database.query("PRAGMA user_version", {}, [&](const Database::Row& row) { version = row.number(0); }));
-  if (version == 0) {
-    TRY(database.transaction([&]() -> Status {
-      for (const char* sql : kTables) TRY(database.run(sql));
-      return {};
-    }));
-  } else if (version != kVersion) {
+  if (version < 0 || version > kVersion) {
     return make_error(ErrorCode::kUnsupported, "{}: the catalog has version {}, and this program knows {}",
                       file.string(), version, kVersion);
   }
+  TRY(database.transaction([&]() -> Status {
+    if (version < 1) {
+      for (const char* sql : kTables) TRY(database.run(sql));
+    }
+    if (version < 2) {
+      for (const char* sql : kFromVersion1) TRY(database.run(sql));
+    }
+    return {};
+  }));
   return catalog;
 }
 
@@ -73,8 +92,9 @@ Status Catalog::tidy() {
 }
 
 Status Catalog::add_layer(const LayerRow& layer) {
-  return database_->run("INSERT INTO layers VALUES (?, NULLIF(?, ''), ?, ?)",
-                        {layer.id, layer.parent, int64_t{layer.encrypted}, layer.salt});
+  return database_->run("INSERT INTO layers VALUES (?, NULLIF(?, ''), ?, ?, ?, ?)",
+                        {layer.id, layer.parent, int64_t{layer.encrypted}, layer.salt, layer.origin,
+                         static_cast<int64_t>(layer.punched)});
 }
 Status Catalog::remove_layer(const std::string& id) {
   return database_->run("DELETE FROM layers WHERE id = ?", {id});
@@ -85,13 +105,22 @@ Result<std::optional<LayerRow>> Catalog::layer(const std::string& id) {
 Result<std::vector<LayerRow>> Catalog::layers() {
   return all<LayerRow>(*database_, "SELECT * FROM layers", {}, layer_of);
 }
+Result<std::vector<LayerRow>> Catalog::whole_of(const std::string& origin) {
+  return all<LayerRow>(*database_, "SELECT * FROM layers WHERE origin = ? AND punched = 0", {origin},
+                       layer_of);
+}
+Status Catalog::set_punched(const std::string& id, LayerRow::Punched punched) {
+  return database_->run("UPDATE layers SET punched = ? WHERE id = ?", {static_cast<int64_t>(punched), id});
+}
 Result<std::vector<std::string>> Catalog::children(const std::string& layer) {
   return all<std::string>(*database_, "SELECT id FROM layers WHERE parent = ?", {layer},
                           [](const Database::Row& row) { return row.text(0); });
 }
 Result<std::vector<std::string>> Catalog::users(const std::string& layer) {
   return all<std::string>(
-      *database_, "SELECT id FROM volumes WHERE layer = ?1 UNION SELECT id FROM snapshots WHERE layer = ?1",
+      *database_,
+      "SELECT id FROM volumes WHERE layer = ?1 UNION SELECT id FROM snapshots WHERE layer = ?1 UNION "
+      "SELECT snapshot FROM copies WHERE layer = ?1",
       {layer}, [](const Database::Row& row) { return row.text(0); });
 }
 
@@ -122,6 +151,20 @@ Result<std::optional<SnapshotRow>> Catalog::snapshot(const std::string& id) {
 }
 Result<std::vector<SnapshotRow>> Catalog::snapshots() {
   return all<SnapshotRow>(*database_, "SELECT * FROM snapshots", {}, snapshot_of);
+}
+
+Status Catalog::put_copy(const CopyRow& c) {
+  return database_->run("INSERT OR REPLACE INTO copies VALUES (?, NULLIF(?, ''), ?, ?, ?)",
+                        {c.snapshot, c.layer, c.making, c.origin, c.salt});
+}
+Status Catalog::remove_copy(const std::string& snapshot) {
+  return database_->run("DELETE FROM copies WHERE snapshot = ?", {snapshot});
+}
+Result<std::optional<CopyRow>> Catalog::copy(const std::string& snapshot) {
+  return one<CopyRow>(*database_, "SELECT * FROM copies WHERE snapshot = ?", snapshot, copy_of);
+}
+Result<std::vector<CopyRow>> Catalog::copies() {
+  return all<CopyRow>(*database_, "SELECT * FROM copies", {}, copy_of);
 }
 
 }  // namespace haneul::storage

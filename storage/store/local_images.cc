@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Data in and out: raw images, and copies between stores.
+// Data in and out: images, raw and qcow2.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -7,8 +7,11 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "base/checked.h"
 #include "base/file.h"
 #include "storage/store/local_store.h"
+#include "storage/store/qcow2.h"
+#include "storage/store/stack_reader.h"
 
 namespace haneul::storage {
 namespace {
@@ -20,49 +23,25 @@ bool is_zero(std::span<const std::byte> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
-Status only_raw(ImageFormat format) {
-  if (format == ImageFormat::kRaw) return {};
-  return Error(ErrorCode::kUnsupported,
-               "only raw images are imported and exported: qemu-img convert makes one of a qcow2");
-}
-
-/// Requests to a volume, one at a time.
-class Transfer {
- public:
-  static Result<Transfer> open(Volume& volume) {
-    auto ring = TRY(IoRing::create(8));
-    auto channel = volume.open_channel(*ring);
-    return Transfer(std::move(ring), std::move(channel));
-  }
-  Status read(uint64_t offset, std::span<std::byte> data) { return move(BlockOp::kRead, offset, data); }
-  Status write(uint64_t offset, std::span<std::byte> data) { return move(BlockOp::kWrite, offset, data); }
-
- private:
-  struct Request final : BlockRequest {
-    void completed(BlockStatus result) override { status = result; }
-    std::optional<BlockStatus> status;
+/// Calls `each` for the stretches of `data`, which begins at byte `start`, that are not zeroes, by whole blocks.
+Status for_content(uint64_t start, std::span<std::byte> data,
+                   const std::function<Status(uint64_t at, std::span<std::byte>)>& each) {
+  auto end_of = [&](uint64_t from) {
+    return std::min<uint64_t>(data.size(), align_down(start + from + kBlock, kBlock) - start);
   };
-  Transfer(std::unique_ptr<IoRing> ring, std::unique_ptr<BlockChannel> channel)
-      : ring_(std::move(ring)), channel_(std::move(channel)) {}
-
-  Status move(BlockOp op, uint64_t offset, std::span<std::byte> data) {
-    Request request;
-    iovec piece{data.data(), data.size()};
-    request.op = op;
-    request.offset = offset;
-    request.length = data.size();
-    request.data = std::span(&piece, 1);
-    channel_->submit(request);
-    while (!request.status) TRY(ring_->run_once());
-    if (*request.status == BlockStatus::kOk) return {};
-    bool full = *request.status == BlockStatus::kNoSpace;
-    return make_error(full ? ErrorCode::kNoSpace : ErrorCode::kIo, "{} of the volume at {} failed{}",
-                      op == BlockOp::kRead ? "reading" : "writing", offset, full ? ": the disk is full" : "");
+  auto zero = [&](uint64_t from) { return is_zero(data.subspan(from, end_of(from) - from)); };
+  for (uint64_t at = 0; at < data.size();) {
+    uint64_t end = end_of(at);
+    if (zero(at)) {
+      at = end;
+      continue;
+    }
+    while (end < data.size() && !zero(end)) end = end_of(end);
+    TRY(each(start + at, data.subspan(at, end - at)));
+    at = end;
   }
-
-  std::unique_ptr<IoRing> ring_;
-  std::unique_ptr<BlockChannel> channel_;
-};
+  return {};
+}
 
 struct Buffer {
   Buffer() : memory(static_cast<std::byte*>(std::aligned_alloc(kBlock, kChunk)), &std::free) {
@@ -72,23 +51,71 @@ struct Buffer {
   std::unique_ptr<std::byte, decltype(&std::free)> memory;
 };
 
-/// Calls `each` for the stretches of `data` that are not zeroes, by whole blocks.
-Status for_content(std::span<std::byte> data,
-                   const std::function<Status(uint64_t at, std::span<std::byte>)>& each) {
-  for (uint64_t at = 0; at < data.size();) {
-    auto block = [&](uint64_t from) { return data.subspan(from, std::min(kBlock, data.size() - from)); };
-    if (is_zero(block(at))) {
-      at += kBlock;
-      continue;
-    }
-    uint64_t end = at;
-    while (end < data.size() && !is_zero(block(end))) end += kBlock;
-    end = std::min<uint64_t>(end, data.size());
-    TRY(each(at, data.subspan(at, end - at)));
-    at = end;
+/// Writes to a volume, one at a time: stretches that follow each other together, and no zeroes.
+class Filling {
+ public:
+  static Result<Filling> open(Volume& volume) {
+    auto ring = TRY(IoRing::create(8));
+    auto channel = volume.open_channel(*ring);
+    return Filling(std::move(ring), std::move(channel));
   }
-  return {};
-}
+
+  /// Calls go forwards.
+  Status add(uint64_t at, std::span<const std::byte> data) {
+    while (!data.empty()) {
+      if (at != start_ + gathered_ || gathered_ == kChunk) {
+        TRY(flush());
+        start_ = at;
+      }
+      // Chunks end at multiples of themselves, so that blocks are written whole where they can be.
+      const uint64_t room = std::min(kChunk - at % kChunk, kChunk - gathered_);
+      auto piece = data.first(std::min<uint64_t>(data.size(), room));
+      std::copy(piece.begin(), piece.end(),
+                buffer_.first(kChunk).begin() + static_cast<ptrdiff_t>(gathered_));
+      gathered_ += piece.size();
+      at += piece.size();
+      data = data.subspan(piece.size());
+      if (at % kChunk == 0) TRY(flush());
+    }
+    return {};
+  }
+  Status flush() {
+    TRY(for_content(start_, buffer_.first(gathered_),
+                    [&](uint64_t at, std::span<std::byte> data) { return write(at, data); }));
+    start_ += gathered_;
+    gathered_ = 0;
+    return {};
+  }
+
+ private:
+  struct Request final : BlockRequest {
+    void completed(BlockStatus result) override { status = result; }
+    std::optional<BlockStatus> status;
+  };
+  Filling(std::unique_ptr<IoRing> ring, std::unique_ptr<BlockChannel> channel)
+      : ring_(std::move(ring)), channel_(std::move(channel)) {}
+
+  Status write(uint64_t offset, std::span<std::byte> data) {
+    Request request;
+    iovec piece{data.data(), data.size()};
+    request.op = BlockOp::kWrite;
+    request.offset = offset;
+    request.length = data.size();
+    request.data = std::span(&piece, 1);
+    channel_->submit(request);
+    while (!request.status) TRY(ring_->run_once());
+    if (*request.status == BlockStatus::kOk) return {};
+    bool full = *request.status == BlockStatus::kNoSpace;
+    return make_error(full ? ErrorCode::kNoSpace : ErrorCode::kIo, "writing of the volume at {} failed{}",
+                      offset, full ? ": the disk is full" : "");
+  }
+
+  std::unique_ptr<IoRing> ring_;
+  std::unique_ptr<BlockChannel> channel_;
+  Buffer buffer_;
+  uint64_t start_ = 0;
+  uint64_t gathered_ = 0;
+};
 
 /// The stretches of a file that are not holes, at most kChunk at a time.
 Status for_extents(int file, uint64_t size, const std::function<Status(uint64_t at, uint64_t length)>& each) {
@@ -108,52 +135,72 @@ uint64_t bytes_on_disk(int file) {
   return ::fstat(file, &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * 512 : 0;
 }
 
-Status fill(Volume& volume, int file, uint64_t size, const Progress& progress) {
-  Transfer transfer = TRY(Transfer::open(volume));
+Status fill_raw(Filling& filling, int file, uint64_t size, const Progress& progress) {
   Buffer buffer;
   uint64_t total = std::max<uint64_t>(1, std::min(size, bytes_on_disk(file)));
   uint64_t done = 0;
   return for_extents(file, size, [&](uint64_t at, uint64_t length) -> Status {
     auto data = buffer.first(length);
     TRY(read_exact_at(file, at, data).context("reading the image"));
-    TRY(for_content(data, [&](uint64_t inside, std::span<std::byte> piece) {
-      return transfer.write(at + inside, piece);
-    }));
+    TRY(filling.add(at, data));
     done = std::min(total, done + length);
-    if (progress && !progress(done / 2, total)) return Error(ErrorCode::kCancelled, "the import was ended");
-    return {};
+    return progress(done, total) ? Status() : Error(ErrorCode::kCancelled, "the import was ended");
   });
+}
+
+Result<Qcow2Reader> open_qcow2(int file) {
+  auto read = [file](uint64_t offset, std::span<std::byte> out) {
+    return read_exact_at(file, offset, out).context("reading the image");
+  };
+  return Qcow2Reader::open(read, TRY(file_size(file)));
+}
+
+/// How long the disk in an image is.
+Result<uint64_t> disk_bytes(int file, ImageFormat format) {
+  if (format == ImageFormat::kQcow2) return TRY(open_qcow2(file)).size_bytes();
+  const uint64_t bytes = TRY(file_size(file));
+  if (bytes % 512 == 0) return bytes;
+  return make_error(ErrorCode::kInvalidArgument,
+                    "the image has {} bytes, which is not a whole number of sectors", bytes);
 }
 
 }  // namespace
 
+// ---- In ----
+
+Status LocalStore::fill_layer(const LayerRow& layer, int file, ImageFormat format, const Progress& note) {
+  std::vector<StackDescriptor> stack;
+  stack.push_back({TRY(open_layer(layer.id, O_RDWR)), TRY(key_of(layer))});
+  auto volume = TRY(storage::open_volume(UniqueFd(), std::move(stack), VolumeOptions()));
+  {
+    Filling filling = TRY(Filling::open(*volume));
+    auto half = [&](uint64_t done, uint64_t total) { return note(done, 2 * total); };
+    if (format == ImageFormat::kQcow2) {
+      Qcow2Reader image = TRY(open_qcow2(file));
+      TRY(image.walk([&](uint64_t at, std::span<const std::byte> data) { return filling.add(at, data); },
+                     [&](uint64_t at) { return half(at, image.size_bytes()); }));
+    } else {
+      TRY(fill_raw(filling, file, TRY(file_size(file)), half));
+    }
+    TRY(filling.flush());
+  }
+  volume.reset();
+  TRY(freeze(layer.id));
+  auto frozen = TRY(layer_file(layer.id, O_RDWR));
+  return write_sums(*frozen, [&](uint64_t done, uint64_t total) { return note(total + done, 2 * total); });
+}
+
 Status LocalStore::import_snapshot(const std::string& id, int file, ImageFormat format, uint64_t size_bytes,
                                    bool encrypted, const StoreProgress& progress) {
-  TRY(only_raw(format));
-  const uint64_t image_bytes = TRY(file_size(file));
-  const uint64_t size = (std::max(size_bytes, image_bytes) + 511) / 512 * 512;
-  if (image_bytes % 512 != 0) {
-    return make_error(ErrorCode::kInvalidArgument,
-                      "the image has {} bytes, which is not a whole number of sectors", image_bytes);
-  }
-  LayerRow layer;
   {
     std::lock_guard lock(mutex_);
     if (TRY(catalog_->snapshot(id))) return {};
-    layer = TRY(new_layer("", encrypted));
-    TRY(make_layer(layer, size));
   }
-  auto made = [&]() -> Status {
-    std::vector<StackDescriptor> stack;
-    stack.push_back({TRY(open_layer(layer.id, O_RDWR)), TRY(key_of(layer))});
-    auto volume = TRY(storage::open_volume(UniqueFd(), std::move(stack), VolumeOptions()));
-    TRY(fill(*volume, file, image_bytes, noting(id, progress)));
-    volume.reset();
-    TRY(freeze(layer.id));
-    auto async = TRY(layer_file(layer.id, O_RDWR));
-    auto note = noting(id, progress);
-    return write_sums(*async, [&](uint64_t done, uint64_t total) { return note(total + done, 2 * total); });
-  }();
+  const uint64_t size = align_up(std::max(size_bytes, TRY(disk_bytes(file, format))), 512);
+  LayerRow layer = TRY(new_layer("", encrypted));
+  TRY(make_layer(layer, size));
+  Status made = fill_layer(layer, file, format, noting(id, progress));
+  step("an image was read");
   std::lock_guard lock(mutex_);
   percent_.erase(id);
   if (made.ok()) {
@@ -162,120 +209,41 @@ Status LocalStore::import_snapshot(const std::string& id, int file, ImageFormat 
       return catalog_->put_snapshot({id, layer.id, "", size, true, 100, ""});
     });
   }
-  if (!made.ok()) ::unlink(layer_path(layer.id).c_str());
+  if (!made.ok()) drop_file(layer.id);
   return made;
 }
 
+// ---- Out ----
+
 Status LocalStore::export_snapshot(const std::string& id, int file, ImageFormat format,
                                    const StoreProgress& progress) {
-  TRY(only_raw(format));
-  std::unique_ptr<Volume> volume;
-  {
-    std::lock_guard lock(mutex_);
-    SnapshotRow row = TRY(need_snapshot(id));
-    if (!row.completed) return make_error(ErrorCode::kBusy, "the snapshot {} is not completed yet", id);
-    volume = TRY(open_to_read(TRY(stack_of(row.layer))));
+  Source source = TRY(source_of(id));
+  Progress note = paced(progress);
+  std::vector<ReadLayer> layers;
+  for (const LayerRow& layer : source.layers) {
+    TRY(need_sums(layer.id, [&](uint64_t, uint64_t) { return note(0, 1); }));
+    layers.push_back({layer.id, TRY(layer_file(layer.id, O_RDONLY)), TRY(key_of(layer))});
   }
-  const uint64_t size = volume->size_bytes();
-  if (::ftruncate(file, 0) != 0 || ::ftruncate(file, static_cast<off_t>(size)) != 0)
+  const uint64_t size = source.snapshot.size_bytes;
+  auto write = [file](uint64_t offset, std::span<const std::byte> data) {
+    return write_all_at(file, offset, data).context("writing the image");
+  };
+  const bool raw = format == ImageFormat::kRaw;
+  if (::ftruncate(file, 0) != 0 || (raw && ::ftruncate(file, static_cast<off_t>(size)) != 0))
     return errno_error("sizing the image");
-  Transfer transfer = TRY(Transfer::open(*volume));
-  Buffer buffer;
-  for (uint64_t at = 0; at < size; at += kChunk) {
-    auto data = buffer.first(std::min(kChunk, size - at));
-    TRY(transfer.read(at, data));
-    TRY(for_content(data, [&](uint64_t inside, std::span<std::byte> piece) {
-      return write_all_at(file, at + inside, piece).context("writing the image");
-    }));
-    if (progress && !progress(static_cast<unsigned>((at + data.size()) * 100 / size))) {
-      return Error(ErrorCode::kCancelled, "the export was ended");
-    }
-  }
+  Qcow2Writer image(write, size);
+  TRY(read_stack(
+      layers,
+      [&](uint64_t at, std::span<std::byte> data) -> Status {
+        // The last block may end behind the volume's end.
+        auto within = data.first(std::min<uint64_t>(data.size(), size - at));
+        if (!raw) return image.add(at, within);
+        return for_content(at, within, write);
+      },
+      note));
+  if (!raw) TRY(image.finish());
   if (::fsync(file) != 0) return errno_error("syncing the image");
   return {};
-}
-
-// Byte for byte: a layer has the same id, and with the same key the same bytes, in every store.
-Status LocalStore::copy_layer(LocalStore& from, const LayerRow& layer,
-                              const std::function<bool(uint64_t, uint64_t)>& progress) {
-  auto source = TRY(from.layer_file(layer.id, O_RDWR));
-  TRY(write_sums(*source, {}));
-  UniqueFd in = TRY(from.open_layer(layer.id, O_RDONLY));
-  const uint64_t size = TRY(file_size(in.get()));
-  const std::filesystem::path made = layer_path(layer.id + ".new");
-  UniqueFd out = TRY(open_file(made, O_RDWR | O_CREAT | O_TRUNC));
-  if (::ftruncate(out.get(), static_cast<off_t>(size)) != 0) return errno_error("sizing {}", made.string());
-  Buffer buffer;
-  uint64_t done = 0;
-  const uint64_t total = std::max<uint64_t>(1, bytes_on_disk(in.get()));
-  TRY(for_extents(in.get(), size, [&](uint64_t at, uint64_t length) -> Status {
-    auto data = buffer.first(length);
-    TRY(read_exact_at(in.get(), at, data).context("reading the layer"));
-    TRY(write_all_at(out.get(), at, data).context("writing the copy"));
-    done = std::min(total, done + length);
-    if (!progress(done, total)) return Error(ErrorCode::kCancelled, "the copy was ended");
-    return {};
-  }));
-  if (::fsync(out.get()) != 0) return errno_error("syncing {}", made.string());
-  auto copy = make_async_file(std::move(out));
-  std::vector<Fault> faults = TRY(check_layer(*copy, {}, {}));
-  if (!faults.empty()) {
-    return make_error(ErrorCode::kCorrupt, "layer {}: {}: {}", layer.id, faults.front().where,
-                      faults.front().what);
-  }
-  std::lock_guard lock(mutex_);
-  TRY(name_layer(layer.id));
-  return catalog_->add_layer(layer);
-}
-
-Status LocalStore::copy_snapshot(Store& other, const std::string& source, const std::string& id,
-                                 const StoreProgress& progress) {
-  auto* from = dynamic_cast<LocalStore*>(&other);
-  if (from == nullptr)
-    return Error(ErrorCode::kUnsupported, "a snapshot is copied from a store of this machine only");
-  SnapshotRow original;
-  std::vector<LayerRow> layers;
-  {
-    std::lock_guard lock(from->mutex_);
-    original = TRY(from->need_snapshot(source));
-    if (!original.completed)
-      return make_error(ErrorCode::kBusy, "the snapshot {} is not completed yet", source);
-    layers = TRY(from->stack_of(original.layer));
-  }
-  bool encrypted = std::any_of(layers.begin(), layers.end(), [](const LayerRow& l) { return l.encrypted; });
-  if (encrypted && TRY(from->store_key(false)) != TRY(store_key(false))) {
-    return Error(ErrorCode::kUnsupported,
-                 "an encrypted snapshot is copied only to a store with the same key");
-  }
-  if (this == from) {
-    std::lock_guard lock(mutex_);
-    if (TRY(catalog_->snapshot(id))) return {};
-    return catalog_->put_snapshot({id, original.layer, "", original.size_bytes, true, 100, ""});
-  }
-  {
-    std::lock_guard lock(mutex_);
-    if (TRY(catalog_->snapshot(id))) return {};
-    ++copies_;
-  }
-  auto copied = [&]() -> Status {
-    auto note = noting(id, progress);
-    for (size_t i = 0; i < layers.size(); ++i) {
-      {
-        std::lock_guard lock(mutex_);
-        if (TRY(catalog_->layer(layers[i].id))) continue;
-      }
-      // Of all layers together, as if each had as much.
-      TRY(copy_layer(*from, layers[i], [&](uint64_t done, uint64_t total) {
-        return note(i * 1000 + done * 1000 / total, layers.size() * 1000);
-      }));
-    }
-    return {};
-  }();
-  std::lock_guard lock(mutex_);
-  --copies_;
-  percent_.erase(id);
-  TRY(std::move(copied));
-  return catalog_->put_snapshot({id, original.layer, "", original.size_bytes, true, 100, ""});
 }
 
 }  // namespace haneul::storage

@@ -1,62 +1,184 @@
 // SPDX-License-Identifier: Apache-2.0
-// Snapshots: taking, completing, deleting, giving back what they held, and checking.
+// Snapshots: taking, completing, deleting.
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/file.h"
 #include "storage/store/local_store.h"
 
 namespace haneul::storage {
 
-Result<std::vector<PreparedSnapshot>> LocalStore::begin_snapshots(
-    const std::vector<SnapshotOf>& wanted, const std::function<bool(const std::string& volume)>& is_open) {
-  std::lock_guard lock(mutex_);
-  struct Made {
-    VolumeRow volume;  // with its new top
-    SnapshotRow snapshot;
-    LayerRow top;
+Progress paced(StoreProgress progress) {
+  static constexpr auto kTell = std::chrono::milliseconds(200);
+  struct Told {
+    unsigned percent = 101;
+    std::chrono::steady_clock::time_point when;
   };
-  std::vector<Made> made;
+  return [told = std::make_shared<Told>(), progress = std::move(progress)](uint64_t done, uint64_t total) {
+    auto percent = static_cast<unsigned>(total == 0 ? 100 : done * 100 / total);
+    auto now = std::chrono::steady_clock::now();
+    if (!progress || (percent == told->percent && now - told->when < kTell)) return true;
+    *told = {percent, now};
+    return progress(percent);
+  };
+}
+
+Progress LocalStore::noting(const std::string& snapshot, const StoreProgress& progress) {
+  return paced([this, snapshot, progress](unsigned percent) {
+    {
+      std::lock_guard lock(mutex_);
+      percent_[snapshot] = percent;
+    }
+    return !progress || progress(percent);
+  });
+}
+
+void LocalStore::forget_progress(const std::string& snapshot) {
+  std::lock_guard lock(mutex_);
+  percent_.erase(snapshot);
+}
+
+// ---- Taking ----
+
+// With the lock.
+Result<std::vector<LocalStore::Begun>> LocalStore::plan_snapshots(
+    const std::vector<SnapshotOf>& wanted, const std::function<bool(const std::string& volume)>& is_open) {
+  std::vector<Begun> made;
   for (const SnapshotOf& each : wanted) {
     if (TRY(catalog_->snapshot(each.snapshot))) continue;  // told again
     VolumeRow volume = TRY(need_volume(each.volume));
+    if (!is_open(each.volume)) TRY(expect_closed(volume));
     LayerInfo old = TRY(read_layer_info(TRY(open_layer(volume.layer, O_RDONLY)).get()));
-    LayerRow top = TRY(new_layer(volume.layer, old.encrypted));
-    TRY(make_layer(top, old.size_bytes));
-    SnapshotRow snapshot{each.snapshot, volume.layer, each.volume, old.size_bytes, false, 0, ""};
-    volume.layer = top.id;
+    Begun one;
+    one.size_bytes = old.size_bytes;
+    one.top = TRY(new_layer(volume.layer, old.encrypted));
+    one.snapshot = {each.snapshot, volume.layer, each.volume, old.size_bytes, false, 0, ""};
+    volume.layer = one.top.id;
     volume.size_bytes = old.size_bytes;
-    made.push_back({std::move(volume), std::move(snapshot), std::move(top)});
+    one.volume = std::move(volume);
+    made.push_back(std::move(one));
+  }
+  return made;
+}
+
+// False: a volume is not any more what it was when the plan was made.
+Result<bool> LocalStore::record_snapshots(const std::vector<Begun>& made) {
+  std::lock_guard lock(mutex_);
+  for (const Begun& each : made) {
+    if (TRY(need_volume(each.volume.id)).layer != each.snapshot.layer) return false;
+    if (TRY(catalog_->snapshot(each.snapshot.id))) return false;
   }
   TRY(catalog_->transaction([&]() -> Status {
-    for (const Made& each : made) {
+    for (const Begun& each : made) {
       TRY(catalog_->add_layer(each.top));
       TRY(catalog_->put_volume(each.volume));
       TRY(catalog_->put_snapshot(each.snapshot));
     }
     return {};
   }));
-  std::vector<PreparedSnapshot> prepared;
-  for (const SnapshotOf& each : wanted) {
-    SnapshotRow snapshot = TRY(need_snapshot(each.snapshot));
-    auto volume = TRY(catalog_->volume(each.volume));
-    if (!volume || !is_open(each.volume)) {
-      TRY(freeze(snapshot.layer));
-      continue;
-    }
-    // The layer that was made for this snapshot: on its own, and the volume's top or beneath it by now.
-    auto stack = TRY(stack_of(volume->layer));
-    auto above = std::find_if(stack.begin(), stack.end(),
-                              [&](const LayerRow& l) { return l.parent == snapshot.layer; });
-    if (above == stack.end())
-      return make_error(ErrorCode::kInternal, "the volume {} is not on {}", each.volume, each.snapshot);
-    if (above->id != volume->layer) continue;  // a later snapshot was pushed over it
-    PreparedSnapshot one{each.volume, each.snapshot, TRY(parse_layer_id(above->id)), {}};
-    one.top = {TRY(open_layer(above->id, O_RDWR | (options_.direct ? O_DIRECT : 0))), TRY(key_of(*above))};
+  step("snapshots were recorded");
+  return true;
+}
+
+// The volume's user has the lowest layer that is not frozen on top, or one above it that it is still freezing
+// beneath: it wants those above, in order, and does not mind any that it has.
+Status LocalStore::layers_to_push(const std::string& id, std::vector<PreparedSnapshot>& prepared) {
+  std::lock_guard lock(mutex_);
+  std::vector<LayerRow> stack = TRY(stack_of(TRY(need_volume(id)).layer));
+  size_t lowest = stack.size() - 1;
+  while (lowest > 0) {
+    UniqueFd beneath = TRY(open_layer(stack[lowest - 1].id, O_RDONLY));
+    if (TRY(read_layer_info(beneath.get())).frozen) break;
+    --lowest;
+  }
+  std::vector<SnapshotRow> snapshots = TRY(catalog_->snapshots());
+  for (size_t i = lowest + 1; i < stack.size(); ++i) {
+    auto snapshot = std::find_if(snapshots.begin(), snapshots.end(), [&](const SnapshotRow& row) {
+      return row.layer == stack[i].parent && row.volume == id;
+    });
+    PreparedSnapshot one;
+    one.volume = id;
+    if (snapshot != snapshots.end()) one.snapshot = snapshot->id;
+    one.layer = TRY(parse_layer_id(stack[i].id));
+    one.top = {TRY(open_layer(stack[i].id, O_RDWR | (options_.direct ? O_DIRECT : 0))),
+               TRY(key_of(stack[i]))};
     prepared.push_back(std::move(one));
   }
+  return {};
+}
+
+Result<std::vector<PreparedSnapshot>> LocalStore::begin_snapshots(
+    const std::vector<SnapshotOf>& wanted, const std::function<bool(const std::string& volume)>& is_open) {
+  for (bool recorded = false; !recorded;) {
+    std::vector<Begun> made;
+    {
+      std::lock_guard lock(mutex_);
+      made = TRY(plan_snapshots(wanted, is_open));
+    }
+    auto attempt = [&]() -> Result<bool> {
+      for (const Begun& each : made) TRY(make_layer(each.top, each.size_bytes));
+      return record_snapshots(made);
+    }();
+    if (!attempt.ok() || !*attempt) {
+      for (const Begun& each : made) drop_file(each.top.id);
+    }
+    recorded = TRY(std::move(attempt));
+  }
+  std::vector<PreparedSnapshot> prepared;
+  for (const SnapshotOf& each : wanted) {
+    SnapshotRow snapshot;
+    bool open = false;
+    {
+      std::lock_guard lock(mutex_);
+      snapshot = TRY(need_snapshot(each.snapshot));
+      open = TRY(catalog_->volume(each.volume)) && is_open(each.volume);
+    }
+    if (!open) {
+      TRY(freeze(snapshot.layer));
+    } else {
+      TRY(layers_to_push(each.volume, prepared));
+    }
+  }
   return prepared;
+}
+
+Status LocalStore::expect_untaken(const VolumeRow& volume, const SnapshotRow& snapshot,
+                                  const std::optional<LayerRow>& top) {
+  const bool above = top && top->parent == snapshot.layer;
+  const bool frozen = TRY(read_layer_info(TRY(open_layer(snapshot.layer, O_RDONLY)).get())).frozen;
+  if (above && !frozen && expect_closed(volume).ok()) return {};
+  return make_error(ErrorCode::kBusy, "the volume {} is on the layer above snapshot {} already", volume.id,
+                    snapshot.id);
+}
+
+Status LocalStore::abandon_snapshots(const std::vector<SnapshotOf>& wanted) {
+  std::lock_guard lock(mutex_);
+  std::vector<std::string> tops;
+  std::vector<VolumeRow> volumes;
+  std::vector<std::string> snapshots;
+  for (const SnapshotOf& each : wanted) {
+    auto snapshot = TRY(catalog_->snapshot(each.snapshot));
+    if (!snapshot) continue;
+    VolumeRow volume = TRY(need_volume(each.volume));
+    auto top = TRY(catalog_->layer(volume.layer));
+    TRY(expect_untaken(volume, *snapshot, top));
+    tops.push_back(top->id);
+    volume.layer = snapshot->layer;
+    volumes.push_back(std::move(volume));
+    snapshots.push_back(each.snapshot);
+  }
+  TRY(catalog_->transaction([&]() -> Status {
+    for (const std::string& id : snapshots) TRY(catalog_->remove_snapshot(id));
+    for (const VolumeRow& volume : volumes) TRY(catalog_->put_volume(volume));
+    for (const std::string& top : tops) TRY(catalog_->remove_layer(top));
+    return {};
+  }));
+  step("snapshots were taken back");
+  for (const std::string& top : tops) drop_file(top);
+  return {};
 }
 
 Status LocalStore::snapshot_pushed(const std::string& id) {
@@ -67,29 +189,28 @@ Status LocalStore::snapshot_pushed(const std::string& id) {
   return make_error(ErrorCode::kBusy, "the layer of snapshot {} is not frozen yet", id);
 }
 
-Progress LocalStore::noting(const std::string& snapshot, const StoreProgress& progress) {
-  return [this, snapshot, progress](uint64_t done, uint64_t total) {
-    auto percent = static_cast<unsigned>(total == 0 ? 100 : done * 100 / total);
-    bool news = false;
-    {
-      std::lock_guard lock(mutex_);
-      news = percent_[snapshot] != percent;
-      percent_[snapshot] = percent;
-    }
-    return !news || !progress || progress(percent);
-  };
+// ---- Completing ----
+
+Status LocalStore::need_sums(const std::string& layer, const Progress& progress) {
+  auto file = TRY(layer_file(layer, O_RDWR));
+  if (TRY(read_layer_info(*file).context(fmt::format("layer {}", layer))).sums_complete) return {};
+  auto held = TRY(guards_.lock(layer, LayerGuards::Use::kAlone, [&] { return !progress || progress(0, 1); }));
+  return write_sums(*file, progress).context(fmt::format("layer {}", layer));
 }
 
 Status LocalStore::complete_snapshot(const std::string& id, const StoreProgress& progress) {
-  std::unique_ptr<AsyncFile> file;
+  Pinned pin;
+  std::string layer;
   {
     std::lock_guard lock(mutex_);
     SnapshotRow row = TRY(need_snapshot(id));
     if (row.completed) return {};
-    TRY(freeze(row.layer));
-    file = TRY(layer_file(row.layer, O_RDWR));
+    layer = row.layer;
+    pin = Pinned(*this, layer);
   }
-  TRY(write_sums(*file, noting(id, progress)));
+  TRY(freeze(layer));
+  TRY(need_sums(layer, noting(id, progress)));
+  step("sums were computed");
   std::lock_guard lock(mutex_);
   percent_.erase(id);
   SnapshotRow row = TRY(need_snapshot(id));
@@ -98,13 +219,39 @@ Status LocalStore::complete_snapshot(const std::string& id, const StoreProgress&
   return catalog_->put_snapshot(row);
 }
 
+// ---- Deleting ----
+
 Status LocalStore::delete_snapshot(const std::string& id) {
   std::lock_guard lock(mutex_);
+  percent_.erase(id);
+  TRY(give_up_copy(id));
   auto row = TRY(catalog_->snapshot(id));
   if (!row) return {};
-  percent_.erase(id);
   TRY(catalog_->remove_snapshot(id));
+  step("a snapshot was forgotten");
   return release(row->layer);
+}
+
+// ---- Looking ----
+
+uint64_t LocalStore::changed_bytes(const std::string& layer) {
+  {
+    std::lock_guard lock(mutex_);
+    auto known = changed_.find(layer);
+    if (known != changed_.end()) return known->second;
+  }
+  auto file = layer_file(layer, O_RDONLY);
+  if (!file.ok()) return 0;
+  auto info = read_layer_info(**file);
+  auto use = layer_use(**file);
+  if (!info.ok() || !use.ok()) return 0;
+  const uint64_t bytes = use->data_blocks * 4096;
+  std::lock_guard lock(mutex_);
+  auto row = catalog_->layer(layer);
+  // While blocks are given back, what was counted is not what is left.
+  bool stays = info->frozen && row.ok() && *row && (*row)->punched != LayerRow::Punched::kPunching;
+  if (stays) changed_[layer] = bytes;
+  return bytes;
 }
 
 SnapshotInfo LocalStore::info_of(const SnapshotRow& row) {
@@ -113,111 +260,34 @@ SnapshotInfo LocalStore::info_of(const SnapshotRow& row) {
   info.volume = row.volume;
   info.size_bytes = row.size_bytes;
   info.completed = row.completed;
+  info.error = row.error;
+  info.changed_bytes = changed_bytes(row.layer);
+  std::lock_guard lock(mutex_);
   auto working = percent_.find(row.id);
   info.progress_percent = working != percent_.end() ? working->second : row.percent;
-  info.error = row.error;
   auto layer = catalog_->layer(row.layer);
   if (layer.ok() && *layer) info.encrypted = (*layer)->encrypted;
-  auto file = layer_file(row.layer, O_RDONLY);
-  if (!file.ok()) return info;
-  if (auto use = layer_use(**file); use.ok()) info.changed_bytes = use->data_blocks * 4096;
   return info;
 }
 
 Result<SnapshotInfo> LocalStore::snapshot(const std::string& id) {
-  std::lock_guard lock(mutex_);
-  return info_of(TRY(need_snapshot(id)));
+  SnapshotRow row;
+  {
+    std::lock_guard lock(mutex_);
+    row = TRY(need_snapshot(id));
+  }
+  return info_of(row);
 }
 
 std::vector<SnapshotInfo> LocalStore::snapshots() {
-  std::lock_guard lock(mutex_);
+  auto rows = [&] {
+    std::lock_guard lock(mutex_);
+    return catalog_->snapshots();
+  }();
   std::vector<SnapshotInfo> infos;
-  auto rows = catalog_->snapshots();
   if (!rows.ok()) return infos;
   for (const SnapshotRow& row : *rows) infos.push_back(info_of(row));
   return infos;
-}
-
-// ---- Giving back ----
-
-Status LocalStore::punch(const LayerRow& layer) {
-  std::vector<std::unique_ptr<AsyncFile>> files;
-  std::vector<AsyncFile*> children;
-  for (const std::string& child : TRY(catalog_->children(layer.id))) {
-    files.push_back(TRY(layer_file(child, O_RDWR)));
-    children.push_back(files.back().get());
-  }
-  auto file = TRY(layer_file(layer.id, O_RDWR));
-  if (children.empty() || !TRY(read_layer_info(*file)).frozen) return {};
-  TRY(punch_hidden(*file, children, {}));
-  return {};
-}
-
-// One layer at a time with the lock: whoever wants to stand on it waits that long.
-Status LocalStore::collect(const StoreProgress& progress) {
-  std::vector<LayerRow> layers;
-  {
-    std::lock_guard lock(mutex_);
-    layers = TRY(catalog_->layers());
-  }
-  for (size_t i = 0; i < layers.size(); ++i) {
-    if (progress && !progress(static_cast<unsigned>(i * 100 / layers.size()))) {
-      return Error(ErrorCode::kCancelled, "the work was ended");
-    }
-    std::lock_guard lock(mutex_);
-    if (!TRY(catalog_->layer(layers[i].id)) || !TRY(catalog_->users(layers[i].id)).empty()) continue;
-    if (TRY(catalog_->children(layers[i].id)).empty()) {
-      // Left by a copy that was given up; one that goes on stands on it later.
-      if (copies_ == 0) TRY(release(layers[i].id));
-      continue;
-    }
-    TRY(punch(layers[i]));
-  }
-  std::lock_guard lock(mutex_);
-  return catalog_->tidy();
-}
-
-// ---- Checking ----
-
-Result<StoreCheck> LocalStore::check(const std::string& id, CheckOptions options,
-                                     const StoreProgress& progress) {
-  std::vector<LayerRow> layers;
-  std::map<std::string, std::string> subjects;
-  {
-    std::lock_guard lock(mutex_);
-    if (id.empty()) {
-      layers = TRY(catalog_->layers());
-    } else if (auto volume = TRY(catalog_->volume(id))) {
-      layers = TRY(stack_of(volume->layer));
-    } else {
-      layers = TRY(stack_of(TRY(need_snapshot(id)).layer));
-    }
-    for (const VolumeRow& row : TRY(catalog_->volumes())) subjects[row.layer] = "volume " + row.id;
-    for (const SnapshotRow& row : TRY(catalog_->snapshots())) subjects[row.layer] = "snapshot " + row.id;
-  }
-  StoreCheck result;
-  for (const LayerRow& layer : layers) {
-    if (progress && !progress(static_cast<unsigned>(result.layers * 100 / layers.size()))) {
-      return Error(ErrorCode::kCancelled, "the check was ended");
-    }
-    std::string subject = subjects.contains(layer.id) ? subjects[layer.id] : "file " + layer.id;
-    ++result.layers;
-    auto file = layer_file(layer.id, O_RDONLY);
-    if (!file.ok()) {
-      result.faults.push_back({subject, {"file", file.error().message()}});
-      continue;
-    }
-    for (Fault& fault : TRY(check_layer(**file, options, {})))
-      result.faults.push_back({subject, std::move(fault)});
-    auto info = read_layer_info(**file);
-    if (!info.ok()) continue;
-    if (to_string(info->id) != layer.id ||
-        (info->parent == LayerId{} ? "" : to_string(info->parent)) != layer.parent) {
-      result.faults.push_back({subject, {"header", "the file is another layer than the catalog says"}});
-    }
-    if (auto use = layer_use(**file); use.ok()) result.blocks += use->data_blocks;
-  }
-  return result;
 }
 
 }  // namespace haneul::storage

@@ -83,6 +83,13 @@ Result<std::unique_ptr<LocalStore>> LocalStore::open_folder(const std::filesyste
 Status LocalStore::remove_strangers() {
   std::set<std::string> known;
   for (const LayerRow& layer : TRY(catalog_->layers())) known.insert(layer.id);
+  for (const CopyRow& copy : TRY(catalog_->copies())) {
+    if (copy.making.empty()) continue;
+    known.insert(copy.making + ".new");
+    // Named, and not recorded: the copy goes on with it.
+    if (!known.contains(copy.making))
+      ::rename(layer_path(copy.making).c_str(), layer_path(copy.making + ".new").c_str());
+  }
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder_ / "layers", error)) {
     if (!known.contains(entry.path().filename().string())) std::filesystem::remove(entry.path(), error);
@@ -90,18 +97,20 @@ Status LocalStore::remove_strangers() {
   return {};
 }
 
-// What a crash between a snapshot's switch and its end left. A VMM that has the layer open freezes it itself.
+// What a crash between a snapshot's switch and its end left. A VMM that has the layer open freezes it itself. What
+// cannot be frozen is refused when somebody opens it, and harms nobody else.
 Status LocalStore::freeze_what_is_beneath() {
   for (const LayerRow& layer : TRY(catalog_->layers())) {
-    if (TRY(catalog_->children(layer.id)).empty()) continue;
-    Status frozen = freeze(layer.id);
-    if (!frozen.ok() && frozen.error().code() != ErrorCode::kBusy) return frozen;
+    if (!TRY(catalog_->children(layer.id)).empty()) (void)freeze(layer.id).ok();
   }
   return {};
 }
 
 Status LocalStore::freeze(const std::string& layer) {
   auto file = TRY(layer_file(layer, O_RDWR));
+  auto info = read_layer_info(*file);
+  if (info.ok() && info->frozen) return {};
+  auto held = TRY(guards_.lock(layer, LayerGuards::Use::kAlone));
   return freeze_layer(*file).context(fmt::format("layer {}", layer));
 }
 
@@ -141,7 +150,11 @@ Result<std::optional<LayerKey>> LocalStore::key_of(const LayerRow& layer) {
 }
 
 Result<LayerRow> LocalStore::new_layer(const std::string& parent, bool encrypted) {
-  LayerRow row{to_string(random_layer_id()), parent, encrypted, ""};
+  LayerRow row;
+  row.id = to_string(random_layer_id());
+  row.parent = parent;
+  row.encrypted = encrypted;
+  row.origin = row.id;
   if (encrypted) {
     TRY(store_key(true));
     LayerSalt salt{};
@@ -151,26 +164,38 @@ Result<LayerRow> LocalStore::new_layer(const std::string& parent, bool encrypted
   return row;
 }
 
-Status LocalStore::make_layer(const LayerRow& row, uint64_t size_bytes) {
+Status LocalStore::make_file(const LayerRow& row, uint64_t size_bytes) {
   NewLayer layer;
   layer.id = TRY(parse_layer_id(row.id));
   if (!row.parent.empty()) layer.parent = TRY(parse_layer_id(row.parent));
   layer.size_bytes = size_bytes;
   if (row.encrypted) layer.salt = TRY(salt_of(row.salt));
   layer.key = TRY(key_of(row));
-  std::filesystem::path made = layer_path(row.id + ".new");
-  UniqueFd file = TRY(open_file(made, O_RDWR | O_CREAT | O_EXCL));
-  Status created = create_layer(file.get(), layer);
-  if (created.ok()) created = name_layer(row.id);
-  if (!created.ok()) ::unlink(made.c_str());
-  return created;
+  UniqueFd file = TRY(open_file(layer_path(row.id + ".new"), O_RDWR | O_CREAT | O_TRUNC));
+  TRY(create_layer(file.get(), layer));
+  step("a layer's file was made");
+  return {};
+}
+
+Status LocalStore::make_layer(const LayerRow& row, uint64_t size_bytes) {
+  Status made = make_file(row, size_bytes);
+  if (made.ok()) made = name_layer(row.id);
+  if (!made.ok()) drop_file(row.id);
+  return made;
+}
+
+void LocalStore::drop_file(const std::string& layer) {
+  ::unlink(layer_path(layer).c_str());
+  ::unlink(layer_path(layer + ".new").c_str());
 }
 
 Status LocalStore::name_layer(const std::string& layer) {
   std::filesystem::path made = layer_path(layer + ".new");
   if (::rename(made.c_str(), layer_path(layer).c_str()) != 0)
     return errno_error("naming {}", layer_path(layer).string());
-  return sync_folder(folder_ / "layers");
+  TRY(sync_folder(folder_ / "layers"));
+  step("a layer's file was named");
+  return {};
 }
 
 Result<std::vector<LayerRow>> LocalStore::stack_of(const std::string& layer) {
@@ -197,25 +222,30 @@ Result<OpenStack> LocalStore::open_stack(const std::vector<LayerRow>& layers, bo
   return stack;
 }
 
-Result<std::unique_ptr<Volume>> LocalStore::open_to_read(const std::vector<LayerRow>& layers) {
-  std::vector<StackDescriptor> descriptors;
-  OpenStack stack = TRY(open_stack(layers, false));
-  for (OpenLayer& layer : stack.layers) descriptors.push_back({std::move(layer.fd), layer.key});
-  VolumeOptions options;
-  options.read_only = true;
-  return storage::open_volume(UniqueFd(), std::move(descriptors), options);
+Result<bool> LocalStore::is_used(const std::string& layer) {
+  return guards_.pinned(layer) || !TRY(catalog_->users(layer)).empty();
 }
 
 Status LocalStore::release(std::string layer) {
   while (!layer.empty()) {
     auto row = TRY(catalog_->layer(layer));
-    if (!row || !TRY(catalog_->users(layer)).empty() || !TRY(catalog_->children(layer)).empty()) return {};
+    if (!row || TRY(is_used(layer)) || !TRY(catalog_->children(layer)).empty()) return {};
     TRY(catalog_->remove_layer(layer));
+    changed_.erase(layer);
+    step("a layer was forgotten");
     if (::unlink(layer_path(layer).c_str()) != 0 && errno != ENOENT)
       return errno_error("removing layer {}", layer);
+    step("a layer's file was removed");
     layer = row->parent;
   }
   return {};
+}
+
+void LocalStore::unpin(const std::string& layer) {
+  std::lock_guard lock(mutex_);
+  guards_.unpin(layer);
+  // What cannot be removed now is by the next start.
+  (void)release(layer).ok();
 }
 
 Result<VolumeRow> LocalStore::need_volume(const std::string& id) {
@@ -239,36 +269,54 @@ Status LocalStore::expect_closed(const VolumeRow& volume) {
 
 // ---- Volumes ----
 
+Result<bool> LocalStore::volume_exists(const NewVolume& wanted, uint64_t size_bytes) {
+  auto there = TRY(catalog_->volume(wanted.id));
+  if (!there) return false;
+  if (there->size_bytes == size_bytes && there->snapshot == wanted.snapshot) return true;
+  return make_error(ErrorCode::kExists, "the store has another volume {}", wanted.id);
+}
+
 Status LocalStore::create_volume(const NewVolume& wanted) {
   TRY(check_name(wanted.id));
-  std::lock_guard lock(mutex_);
   std::string parent;
-  uint64_t least = 0;
+  uint64_t size = wanted.size_bytes;
   bool encrypted = wanted.encrypted;
-  if (!wanted.snapshot.empty()) {
-    SnapshotRow from = TRY(need_snapshot(wanted.snapshot));
-    parent = from.layer;
-    least = from.size_bytes;
-    auto layer = TRY(catalog_->layer(parent));
-    encrypted = encrypted || (layer && layer->encrypted);
-  }
-  uint64_t size = wanted.size_bytes == 0 ? least : wanted.size_bytes;
-  if (auto there = TRY(catalog_->volume(wanted.id))) {
-    if (there->size_bytes == size && there->snapshot == wanted.snapshot) return {};
-    return make_error(ErrorCode::kExists, "the store has another volume {}", wanted.id);
-  }
-  if (size < least) {
-    return make_error(ErrorCode::kInvalidArgument,
-                      "a volume of {} bytes cannot hold the snapshot {}, which has {}", size, wanted.snapshot,
-                      least);
+  Pinned pin;
+  {
+    std::lock_guard lock(mutex_);
+    uint64_t least = 0;
+    if (!wanted.snapshot.empty()) {
+      SnapshotRow from = TRY(need_snapshot(wanted.snapshot));
+      parent = from.layer;
+      least = from.size_bytes;
+      auto layer = TRY(catalog_->layer(parent));
+      encrypted = encrypted || (layer && layer->encrypted);
+    }
+    if (size == 0) size = least;
+    if (TRY(volume_exists(wanted, size))) return {};
+    if (size < least) {
+      return make_error(ErrorCode::kInvalidArgument,
+                        "a volume of {} bytes cannot hold the snapshot {}, which has {}", size,
+                        wanted.snapshot, least);
+    }
+    if (!parent.empty()) pin = Pinned(*this, parent);
   }
   if (!parent.empty()) TRY(freeze(parent));
   LayerRow layer = TRY(new_layer(parent, encrypted));
   TRY(make_layer(layer, size));
-  return catalog_->transaction([&]() -> Status {
-    TRY(catalog_->add_layer(layer));
-    return catalog_->put_volume({wanted.id, layer.id, size, wanted.snapshot});
-  });
+  std::lock_guard lock(mutex_);
+  auto recorded = [&]() -> Result<bool> {
+    if (TRY(volume_exists(wanted, size))) return false;
+    if (!wanted.snapshot.empty()) TRY(need_snapshot(wanted.snapshot));
+    TRY(catalog_->transaction([&]() -> Status {
+      TRY(catalog_->add_layer(layer));
+      return catalog_->put_volume({wanted.id, layer.id, size, wanted.snapshot});
+    }));
+    step("a volume was recorded");
+    return true;
+  }();
+  if (!recorded.ok() || !*recorded) drop_file(layer.id);
+  return recorded.ok() ? Status() : Status(std::move(recorded).error());
 }
 
 Status LocalStore::delete_volume(const std::string& id) {
@@ -279,6 +327,7 @@ Status LocalStore::delete_volume(const std::string& id) {
   // One whose file is gone can go too.
   if (!closed.ok() && closed.error().code() != ErrorCode::kNotFound) return closed;
   TRY(catalog_->remove_volume(id));
+  step("a volume was forgotten");
   return release(row->layer);
 }
 
@@ -310,14 +359,21 @@ std::vector<VolumeInfo> LocalStore::volumes() {
 }
 
 Result<OpenStack> LocalStore::open_volume(const std::string& id) {
-  std::lock_guard lock(mutex_);
-  VolumeRow row = TRY(need_volume(id));
-  TRY(expect_closed(row));
-  std::vector<LayerRow> layers = TRY(stack_of(row.layer));
-  for (const LayerRow& layer : layers) {
-    if (layer.id != row.layer) TRY(freeze(layer.id));
+  for (;;) {
+    std::vector<LayerRow> layers;
+    {
+      std::lock_guard lock(mutex_);
+      VolumeRow row = TRY(need_volume(id));
+      TRY(expect_closed(row));
+      layers = TRY(stack_of(row.layer));
+    }
+    for (size_t i = 0; i + 1 < layers.size(); ++i) TRY(freeze(layers[i].id));
+    std::lock_guard lock(mutex_);
+    VolumeRow row = TRY(need_volume(id));
+    if (row.layer != layers.back().id) continue;  // it became a snapshot meanwhile
+    TRY(expect_closed(row));
+    return open_stack(layers, true);
   }
-  return open_stack(layers, true);
 }
 
 Status LocalStore::resize_volume(const std::string& id, uint64_t size_bytes) {

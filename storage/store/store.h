@@ -57,10 +57,10 @@ struct OpenStack {
 };
 
 /// For a volume that a VMM has open: hand `top` to it (launch::VmmClient::push_layers), then call
-/// snapshot_pushed().
+/// snapshot_pushed(). One that it has already, as its top or beneath, may be handed to it again.
 struct PreparedSnapshot {
   std::string volume;
-  std::string snapshot;
+  std::string snapshot;  ///< that the layer was made for; empty if that is deleted
   LayerId layer{};
   OpenLayer top;
 };
@@ -74,6 +74,8 @@ struct StoreOptions {
   /// Encrypted volumes need it: 32 random bytes, made (mode 0600) when the first encrypted volume is.
   std::filesystem::path key_file;
   bool direct = false;  ///< hand out descriptors with O_DIRECT
+  /// Called between the steps of everything that changes catalog and files, for tests that end there.
+  std::function<void(const char* done)> step = {};
 };
 
 struct StoreCheck {
@@ -89,7 +91,8 @@ struct StoreCheck {
 class Store {
  public:
   /// Makes the folder if need be. Ends what a crash interrupted: files that no one stands on are removed,
-  /// layers beneath that were not frozen are.
+  /// layers beneath that were not frozen are. A layer that is damaged or gone is the error of those that stand on
+  /// it, and check() names it.
   static Result<std::unique_ptr<Store>> open(const std::filesystem::path& folder, StoreOptions options);
   virtual ~Store() = default;
 
@@ -118,11 +121,15 @@ class Store {
     std::string snapshot;
   };
   /// Makes the new tops, and records snapshots and tops in one transaction. Volumes that are not open are
-  /// snapshot by this alone; for open ones the caller goes on as PreparedSnapshot says (they are returned).
-  /// Repeated with the same names: the same again.
+  /// snapshot by this alone; for open ones the caller goes on as PreparedSnapshot says: returned are, in order, all
+  /// layers above the one that the volume's user has on top. kBusy, with nothing changed, if one is open and
+  /// should not be. Repeated with the same names: the same again.
   virtual Result<std::vector<PreparedSnapshot>> begin_snapshots(
       const std::vector<SnapshotOf>& wanted,
       const std::function<bool(const std::string& volume)>& is_open) = 0;
+  /// Takes back what begin_snapshots() recorded, of all or none of these: kBusy if a new top is taken. Only for
+  /// volumes whose user refused the layers, so that it will not take them later.
+  virtual Status abandon_snapshots(const std::vector<SnapshotOf>& wanted) = 0;
   /// The VMM froze the layer.
   virtual Status snapshot_pushed(const std::string& snapshot) = 0;
   /// Computes the sums; until then the snapshot is not completed. Goes on where an earlier call stopped.
@@ -137,9 +144,9 @@ class Store {
                                  uint64_t size_bytes, bool encrypted, const StoreProgress& progress) = 0;
   virtual Status export_snapshot(const std::string& snapshot, int file, ImageFormat format,
                                  const StoreProgress& progress) = 0;
-  /// From another store: only what is not here yet moves (a layer copied before is known by its id and is not
-  /// copied again); every block is compared with its sum. Encrypted ones are encrypted anew with this store's
-  /// key.
+  /// From another store: only what is not here yet moves (a layer copied before is known by its origin, and not
+  /// copied again while it is whole); every block is compared with its sum. Encrypted ones are encrypted anew with
+  /// this store's key. Goes on where an earlier call was cut off, within a layer too; delete_snapshot() gives it up.
   virtual Status copy_snapshot(Store& from, const std::string& source, const std::string& snapshot,
                                const StoreProgress& progress) = 0;
 

@@ -1,86 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "storage/store/store.h"
+#include "storage/store/local_store.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <random>
+#include <thread>
 
-#include "base/checked.h"
-#include "base/file.h"
-#include "storage/testing/waiting_request.h"
-#include "storage/volume/volume.h"
-#include "tests/support/files.h"
+#include "storage/testing/store_fixture.h"
 
 namespace haneul::storage {
 namespace {
 
-using haneul::testing::TempFolder;
+using testing::closed;
 using ::testing::HasSubstr;
-
-bool closed(const std::string&) {
-  return false;
-}
-
-class StoreTest : public ::testing::Test {
- protected:
-  StoreTest() { open(); }
-  void open() {
-    store_.reset();
-    store_ = std::move(Store::open(folder_ / "store", {folder_ / "key", false})).value();
-  }
-  /// The volume's disk, as a VMM would open it.
-  static std::unique_ptr<Volume> disk(Store& store, const std::string& id) {
-    std::vector<StackDescriptor> layers;
-    OpenStack stack = store.open_volume(id).value();
-    for (OpenLayer& layer : stack.layers) layers.push_back({std::move(layer.fd), layer.key});
-    return open_volume(UniqueFd(), std::move(layers), {}).value();
-  }
-  static void write(Volume& volume, uint64_t at, std::string text) {
-    auto ring = IoRing::create(8).value();
-    auto channel = volume.open_channel(*ring);
-    auto bytes = std::as_writable_bytes(std::span(text));
-    ASSERT_EQ(testing::run(*ring, *channel, BlockOp::kWrite, at, bytes), BlockStatus::kOk);
-  }
-  static std::string read(Volume& volume, uint64_t at, size_t length) {
-    auto ring = IoRing::create(8).value();
-    auto channel = volume.open_channel(*ring);
-    std::string text(length, '?');
-    auto bytes = std::as_writable_bytes(std::span(text));
-    EXPECT_EQ(testing::run(*ring, *channel, BlockOp::kRead, at, bytes), BlockStatus::kOk);
-    return text;
-  }
-  void write(const std::string& id, uint64_t at, const std::string& text) {
-    write(*disk(*store_, id), at, text);
-  }
-  std::string read(const std::string& id, uint64_t at, size_t length) {
-    return read(*disk(*store_, id), at, length);
-  }
-  void snapshot(const std::string& volume, const std::string& id) {
-    auto prepared = store_->begin_snapshots({{volume, id}}, closed);
-    ASSERT_TRUE(prepared.ok()) << prepared.error().message();
-    EXPECT_TRUE(prepared->empty());
-    Status done = store_->complete_snapshot(id, {});
-    ASSERT_TRUE(done.ok()) << done.error().message();
-  }
-  void create(const std::string& id, uint64_t size, const std::string& from = "", bool encrypted = false) {
-    Status made = store_->create_volume({id, size, from, encrypted});
-    ASSERT_TRUE(made.ok()) << made.error().message();
-  }
-  size_t files() const { return haneul::testing::entries_of((folder_ / "store/layers").c_str()); }
-  void expect_sound() {
-    auto checked = store_->check("", {}, {});
-    ASSERT_TRUE(checked.ok()) << checked.error().message();
-    for (const auto& entry : checked->faults) {
-      ADD_FAILURE() << entry.subject << ": " << entry.fault.where << ": " << entry.fault.what;
-    }
-  }
-
-  TempFolder folder_;
-  std::unique_ptr<Store> store_;
-};
+using testing::StoreTest;
 
 TEST_F(StoreTest, AVolumeItsSnapshotAndAClone) {
   create("vol-1", 16_MiB);
@@ -201,8 +135,9 @@ TEST_F(StoreTest, ImagesGoInAndComeOut) {
   ASSERT_TRUE(exported.ok()) << exported.error().message();
   image.resize(8_MiB);
   EXPECT_TRUE(read_file(folder_ / "out", 16_MiB).value() == image);
-  EXPECT_EQ(store_->import_snapshot("snap-2", file.get(), ImageFormat::kQcow2, 0, false, {}).error().code(),
-            ErrorCode::kUnsupported);
+  EXPECT_EQ(
+      store_->import_snapshot("snap-2", file.get(), ImageFormat::kQcow2, 0, false, {}).error().message(),
+      "the file is not a qcow2 image: it does not begin with its mark; is it raw?");
   // Whatever it looks like, raw is raw.
   std::string disguised = "QFI\xfb" + std::string(4092, 'q');
   UniqueFd other = open_file(folder_.file("disguised", disguised), O_RDONLY).value();
@@ -325,6 +260,134 @@ TEST_F(StoreTest, ResizesWhatIsClosed) {
   ASSERT_TRUE(grown.ok()) << grown.error().message();
   EXPECT_EQ(store_->volume("vol-1").value().size_bytes, 4_MiB);
   EXPECT_EQ(disk(*store_, "vol-1")->size_bytes(), 4_MiB);
+}
+
+TEST_F(StoreTest, OneDamagedLayerIsItsStacksErrorOnly) {
+  create("vol-1", 16_MiB);
+  write("vol-1", 0, std::string(4096, 'd'));
+  snapshot("vol-1", "snap-1");
+  create("vol-2", 1_MiB);
+  store_.reset();
+  std::string damaged;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "store/layers")) {
+    if (read_layer_info(open_file(entry.path(), O_RDONLY).value().get()).value().frozen)
+      damaged = entry.path();
+  }
+  for (bool gone : {false, true}) {
+    if (gone) {
+      std::filesystem::remove(damaged);
+    } else {
+      std::byte byte{0x55};
+      ASSERT_TRUE(write_all_at(open_file(damaged, O_RDWR).value().get(), 20, std::span(&byte, 1)).ok());
+    }
+    auto opened = Store::open(folder_ / "store", {folder_ / "key", false});
+    ASSERT_TRUE(opened.ok()) << opened.error().message();
+    store_ = std::move(opened).value();
+    write("vol-2", 0, std::string(512, 'w'));
+    EXPECT_EQ(read("vol-2", 0, 512), std::string(512, 'w'));
+    EXPECT_EQ(store_->open_volume("vol-1").error().code(), gone ? ErrorCode::kNotFound : ErrorCode::kCorrupt);
+    auto found = store_->check("", {}, {});
+    ASSERT_TRUE(found.ok());
+    ASSERT_EQ(found->faults.size(), 1u);
+    EXPECT_EQ(found->faults[0].subject, "snapshot snap-1");
+    EXPECT_EQ(found->faults[0].fault.where, gone ? "file" : "header and state");
+    EXPECT_EQ(store_->snapshots().size(), 1u);
+    store_.reset();
+  }
+  store_ = open_store("store");
+  EXPECT_TRUE(store_->delete_volume("vol-1").ok());
+  EXPECT_TRUE(store_->delete_snapshot("snap-1").ok());
+  expect_sound();
+  EXPECT_EQ(files(), 1u);
+}
+
+TEST_F(StoreTest, AllLayersThatAVolumesUserHasNotAreHandedToItInOrder) {
+  create("vol-1", 16_MiB);
+  auto volume = disk(*store_, "vol-1");
+  auto in_use = [](const std::string&) { return true; };
+  write(*volume, 0, std::string(4096, 'a'));
+  ASSERT_EQ(store_->begin_snapshots({{"vol-1", "snap-1"}}, in_use).value().size(), 1u);
+  auto both = store_->begin_snapshots({{"vol-1", "snap-2"}}, in_use);
+  ASSERT_TRUE(both.ok()) << both.error().message();
+  ASSERT_EQ(both->size(), 2u);
+  EXPECT_EQ((*both)[0].snapshot, "snap-1");
+  EXPECT_EQ((*both)[1].snapshot, "snap-2");
+  for (PreparedSnapshot& each : *both) {
+    Push push{volume.get(), {make_async_file(std::move(each.top.fd)), std::nullopt}};
+    ASSERT_TRUE(push.layer.file->lock(AsyncFile::Lock::kExclusive).ok());
+    auto pushed = push_layers(std::span(&push, 1));
+    ASSERT_TRUE(pushed.ok()) << pushed.error().message();
+    ASSERT_TRUE(store_->snapshot_pushed(each.snapshot).ok());
+  }
+  EXPECT_EQ(store_->begin_snapshots({{"vol-1", "snap-2"}}, in_use).value().size(), 0u) << "it has them all";
+  volume.reset();
+  EXPECT_TRUE(read("vol-1", 0, 4096) == std::string(4096, 'a'));
+  expect_sound();
+}
+
+TEST_F(StoreTest, ASnapshotThatNobodyTookIsTakenBack) {
+  create("vol-1", 16_MiB);
+  auto volume = disk(*store_, "vol-1");
+  auto in_use = [](const std::string&) { return true; };
+  {
+    auto prepared = store_->begin_snapshots({{"vol-1", "snap-1"}}, in_use).value();
+    auto taken = make_async_file(std::move(prepared[0].top.fd));
+    ASSERT_TRUE(taken->lock(AsyncFile::Lock::kExclusive).ok());
+    EXPECT_EQ(store_->abandon_snapshots({{"vol-1", "snap-1"}}).error().code(), ErrorCode::kBusy);
+  }
+  Status taken_back = store_->abandon_snapshots({{"vol-1", "snap-1"}});
+  ASSERT_TRUE(taken_back.ok()) << taken_back.error().message();
+  EXPECT_EQ(store_->snapshot("snap-1").error().code(), ErrorCode::kNotFound);
+  EXPECT_EQ(files(), 1u);
+  ASSERT_TRUE(volume->resize(32_MiB).ok());
+  ASSERT_TRUE(store_->note_size("vol-1", 32_MiB).ok());
+  volume.reset();
+  EXPECT_EQ(disk(*store_, "vol-1")->size_bytes(), 32_MiB);
+}
+
+TEST_F(StoreTest, ASnapshotOfAVolumeThatIsOpenElsewhereChangesNothing) {
+  create("vol-1", 16_MiB);
+  auto volume = disk(*store_, "vol-1");
+  EXPECT_EQ(store_->begin_snapshots({{"vol-1", "snap-1"}}, closed).error().message(),
+            "the volume vol-1 is open");
+  EXPECT_EQ(store_->snapshot("snap-1").error().code(), ErrorCode::kNotFound);
+  EXPECT_EQ(files(), 1u);
+}
+
+TEST_F(StoreTest, OthersWorkWhileSpaceIsGivenBack) {
+  create("vol-1", 16_MiB);
+  write("vol-1", 0, std::string(1_MiB, 'a'));
+  snapshot("vol-1", "snap-1");
+  write("vol-1", 0, std::string(1_MiB, 'b'));
+  store_.reset();
+  bool looked = false;
+  store_ = open_store("store", "key", [&](const char* done) {
+    if (std::string_view(done) != "a layer was punched") return;
+    looked = true;
+    EXPECT_EQ(store_->volumes().size(), 1u);
+    EXPECT_TRUE(store_->create_volume({"vol-2", 1_MiB, "", false}).ok());
+  });
+  ASSERT_TRUE(store_->delete_snapshot("snap-1").ok());
+  ASSERT_TRUE(store_->collect({}).ok());
+  EXPECT_TRUE(looked);
+}
+
+TEST_F(StoreTest, LongWorkNoticesThatItIsToEnd) {
+  create("vol-1", 128_MiB);
+  write("vol-1", 0, std::string(64_MiB, 'a'));
+  snapshot("vol-1", "snap-1");
+  auto soon = [](unsigned percent) { return percent < 20; };
+  EXPECT_EQ(store_->check("snap-1", {}, soon).error().code(), ErrorCode::kCancelled)
+      << "within its one layer";
+  UniqueFd out = open_file(folder_ / "out", O_RDWR | O_CREAT).value();
+  EXPECT_EQ(store_->export_snapshot("snap-1", out.get(), ImageFormat::kRaw, soon).error().code(),
+            ErrorCode::kCancelled);
+  // The same percentage is told again and again: a percent of a large volume takes minutes.
+  int told = 0;
+  auto slow = paced([&](unsigned) { return ++told < 3; });
+  auto begin = std::chrono::steady_clock::now();
+  while (slow(1, 1000)) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2));
 }
 
 }  // namespace

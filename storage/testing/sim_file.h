@@ -3,7 +3,7 @@
 //
 // Power loss: each 512-byte sector keeps what it had at the last completed sync that covers it, or any one of
 // the contents it was given since, independently of every other sector and whether or not the operation had
-// completed. That is every reordering and tearing that a disk can do.
+// completed. That is every reordering and tearing that a disk can do. So it is with a file's size.
 #pragma once
 
 #include <algorithm>
@@ -43,7 +43,17 @@ class SimMedium {
 
   std::map<uint64_t, Cell> cells;
   uint64_t size = 0;
+  uint64_t durable_size = 0;
+  std::vector<std::pair<uint64_t, uint64_t>> pending_sizes;  // the clock's time, and what it was then
   uint64_t clock = 1;
+  /// Called between the steps of blocking calls, which are a crash's chance as well.
+  std::function<void()> between;
+
+  void grow(uint64_t to) {
+    if (to <= size) return;
+    size = to;
+    pending_sizes.emplace_back(++clock, to);
+  }
 
   void get(uint64_t offset, std::span<std::byte> out) const {
     for (size_t done = 0; done < out.size();) {
@@ -73,10 +83,14 @@ class SimMedium {
         if (version.operation == operation) version.completed_at = clock;
       }
     });
-    size = std::max(size, offset + data.size());
+    grow(offset + data.size());
   }
   /// What was complete at that time is durable.
   void settle(uint64_t time) {
+    for (const auto& [at, length] : pending_sizes) {
+      if (at <= time) durable_size = length;
+    }
+    std::erase_if(pending_sizes, [&](const auto& each) { return each.first <= time; });
     for (auto& [sector, cell] : cells) {
       uint64_t newest = 0;
       for (const Version& version : cell.pending) {
@@ -91,8 +105,10 @@ class SimMedium {
   }
   SimMedium after_power_loss(Random& random) const {
     SimMedium left;
-    left.size = size;
+    size_t length = below(random, pending_sizes.size() + 1);
+    left.size = left.durable_size = length == 0 ? durable_size : pending_sizes[length - 1].second;
     for (const auto& [sector, cell] : cells) {
+      if (sector * 512 >= left.size) break;
       size_t pick = below(random, cell.pending.size() + 1);
       Cell survivor;
       survivor.now = survivor.durable = pick == 0 ? cell.durable : cell.pending[pick - 1].content;
@@ -117,8 +133,10 @@ class SimMedium {
 class SimFile final : public AsyncFile {
  public:
   struct Faults {
-    /// Returns a positive errno to fail an operation: 'r', 'w', 's', 'e' and its offset.
+    /// Returns a positive errno to fail an operation: 'r', 'w', 's', 'e', 'g' (of the size) and its offset.
     std::function<int(char kind, uint64_t offset)> fail;
+    /// Called when a read has brought its data, before it is complete.
+    std::function<void(std::span<const iovec> data)> after_read;
     /// One in so many reads and writes is short; 0: none.
     unsigned short_one_in = 0;
   };
@@ -127,14 +145,18 @@ class SimFile final : public AsyncFile {
   ~SimFile() override { CHECK(pending_.empty()); }
 
   Faults faults;
+  uint64_t blocking_calls = 0;
 
   size_t pending() const { return pending_.size(); }
   /// Completes one operation.
-  void step() {
-    size_t pick = below(random_, pending_.size());
+  void step() { step(below(random_, pending_.size())); }
+  /// The one that was submitted last.
+  void step_last() {
+    if (!pending_.empty()) step(pending_.size() - 1);
+  }
+  void step(size_t pick) {
     auto action = std::move(pending_[pick]);
-    pending_[pick] = std::move(pending_.back());
-    pending_.pop_back();
+    pending_.erase(pending_.begin() + static_cast<ptrdiff_t>(pick));
     action();
   }
 
@@ -151,6 +173,7 @@ class SimFile final : public AsyncFile {
         medium_->get(at, {static_cast<std::byte*>(piece.iov_base), piece.iov_len});
         at += piece.iov_len;
       }
+      if (faults.after_read) faults.after_read(pieces);
       op.completed(static_cast<int32_t>(length));
     });
   }
@@ -194,26 +217,33 @@ class SimFile final : public AsyncFile {
   }
 
   Status read_now(uint64_t offset, std::span<std::byte> out) override {
+    TRY(now('r', offset));
+    if (offset + out.size() > medium_->size)
+      return make_error(ErrorCode::kOutOfRange, "the file ends before byte {}", offset + out.size());
     medium_->get(offset, out);
     return {};
   }
   Status write_now(uint64_t offset, std::span<const std::byte> data) override {
     uint64_t number = ++medium_->clock;
     medium_->promise(number, offset, data);
+    TRY(now('w', offset));
     medium_->put(number, offset, data);
-    return {};
+    return between();
   }
   Status sync_now() override {
+    TRY(now('s', 0));
     medium_->settle(medium_->clock);
-    return {};
+    return between();
   }
   Status erase_now(Erase, uint64_t offset, uint64_t length) override {
+    TRY(now('e', offset));
     return write_now(offset, std::vector<std::byte>(length));
   }
   Result<uint64_t> size() override { return medium_->size; }
   Status grow(uint64_t size_bytes) override {
-    medium_->size = std::max(medium_->size, size_bytes);
-    return {};
+    TRY(now('g', size_bytes));
+    medium_->grow(size_bytes);
+    return between();
   }
   Result<uint64_t> next_data(uint64_t offset, uint64_t limit) override {
     auto found = medium_->cells.lower_bound(offset / 512);
@@ -223,6 +253,15 @@ class SimFile final : public AsyncFile {
 
  private:
   int failure(char kind, uint64_t offset) { return faults.fail ? faults.fail(kind, offset) : 0; }
+  Status now(char kind, uint64_t offset) {
+    ++blocking_calls;
+    if (int error = failure(kind, offset)) return Error::from_errno(error, "the simulated file");
+    return {};
+  }
+  Status between() {
+    if (medium_->between) medium_->between();
+    return {};
+  }
   uint64_t shortened(uint64_t length) {
     if (faults.short_one_in == 0 || length <= 512 || below(random_, faults.short_one_in) != 0) return length;
     return (1 + below(random_, length / 512)) * 512;

@@ -53,7 +53,8 @@ class VolumeMachine {
   VolumeMachine(Random& random, uint64_t sectors, uint64_t base_sectors)
       : random_(random), sectors_(sectors), ring_(std::move(IoRing::create(8)).value()) {
     base_medium_ = std::make_shared<SimMedium>();
-    base_medium_->size = base_sectors * 512;
+    base_medium_->grow(base_sectors * 512);
+    base_medium_->settle(base_medium_->clock);
     model_.sectors.resize(sectors);
     for (uint64_t sector = 0; sector < base_sectors; ++sector) {
       auto content = content_of(next_tag_);
@@ -89,6 +90,14 @@ class VolumeMachine {
   }
   void finish_all() {
     while (under_way_ > 0) step();
+  }
+  /// Until nothing is under way but what waits for something else.
+  void finish_files() {
+    auto busy = [](SimFile* file) { return file->pending() > 0; };
+    for (int quiet = 0; quiet < 2; ++quiet) {
+      if (std::any_of(files_.begin(), files_.end(), busy) || ring_->in_flight() > 0) quiet = -1;
+      step();
+    }
   }
   void reopen() {
     close();
@@ -160,15 +169,20 @@ class VolumeMachine {
     if (below(random_, 2) == 0) {
       ASSERT_TRUE(volume_->sync_top().ok());
     }
-    volume_->hold_changes();
-    snapshots_.emplace_back();
-    for (const auto& sector : model_.sectors) snapshots_.back().push_back(sector.allowed);
-    for (uint64_t i = below(random_, 5); i > 0; --i) random_request();
     auto file = std::make_unique<SimFile>(media_.back(), random_);
     file->faults.short_one_in = 8;
     files_.push_back(file.get());
-    Status pushed = volume_->push_layer({std::move(file), std::nullopt});
-    ASSERT_TRUE(pushed.ok()) << pushed.error().message();
+    Status begun = volume_->begin_push({std::move(file), std::nullopt});
+    ASSERT_TRUE(begun.ok()) << begun.error().message();
+    for (uint64_t i = below(random_, 8); i > 0; --i) random_request();
+    for (uint64_t i = below(random_, 8); i > 0; --i) step();
+    volume_->hold_changes();
+    for (uint64_t i = below(random_, 5); i > 0; --i) random_request();
+    finish_files();
+    snapshots_.emplace_back();
+    for (const auto& sector : model_.sectors) snapshots_.back().push_back(sector.allowed);
+    volume_->wait_for_changes();
+    volume_->switch_top();
     volume_->release_changes();
     unfrozen_ = true;
     for (uint64_t i = below(random_, 8); i > 0; --i) random_request();

@@ -71,45 +71,6 @@ struct CipherContext {
   EVP_CIPHER_CTX* raw;
 };
 
-// Goes through the first `length` bytes of `data` by stretches of whole units; units that lie in several
-// pieces are gathered into memory of our own, and with Scatter put back.
-template <bool Scatter, typename Each>
-void for_units(std::span<const iovec> data, uint64_t length, Each each) {
-  std::array<std::byte, kUnitBytes> gathered;
-  size_t piece = 0;
-  size_t inside = 0;
-  auto bytes = [&](size_t index) { return static_cast<std::byte*>(data[index].iov_base); };
-  for (uint64_t done = 0; done < length;) {
-    while (inside == data[piece].iov_len) ++piece, inside = 0;
-    uint64_t whole = align_down(std::min<uint64_t>(data[piece].iov_len - inside, length - done), kUnitBytes);
-    if (whole > 0) {
-      each(done, std::span(bytes(piece) + inside, whole));
-      done += whole;
-      inside += whole;
-      continue;
-    }
-    const size_t first_piece = piece;
-    const size_t first_inside = inside;
-    auto walk = [&](auto copy) {
-      piece = first_piece;
-      inside = first_inside;
-      for (size_t have = 0; have < kUnitBytes;) {
-        while (inside == data[piece].iov_len) ++piece, inside = 0;
-        size_t part = std::min(data[piece].iov_len - inside, kUnitBytes - have);
-        copy(bytes(piece) + inside, gathered.data() + have, part);
-        inside += part;
-        have += part;
-      }
-    };
-    walk([](const std::byte* outside, std::byte* own, size_t part) { std::memcpy(own, outside, part); });
-    each(done, std::span<std::byte>(gathered));
-    if (Scatter) {
-      walk([](std::byte* outside, const std::byte* own, size_t part) { std::memcpy(outside, own, part); });
-    }
-    done += kUnitBytes;
-  }
-}
-
 }  // namespace
 
 LayerKey derive_layer_key(const StoreKey& store_key, const LayerSalt& salt) {
@@ -156,6 +117,7 @@ struct SectorCipher::Contexts {
 
 SectorCipher::SectorCipher(const LayerKey& key) : contexts_(std::make_unique<Contexts>(key)) {}
 SectorCipher::SectorCipher(SectorCipher&&) noexcept = default;
+SectorCipher& SectorCipher::operator=(SectorCipher&&) noexcept = default;
 SectorCipher::~SectorCipher() = default;
 
 void SectorCipher::encrypt(uint64_t unit, std::span<const std::byte> from, std::byte* to) {
@@ -176,109 +138,114 @@ void SectorCipher::decrypt(uint64_t unit, std::span<const std::byte> from, std::
   }
 }
 
-void SectorCipher::decrypt(uint64_t unit, std::span<const iovec> data, uint64_t length) {
-  for_units<true>(data, length, [&](uint64_t at, std::span<std::byte> bytes) {
-    decrypt(unit + at / kUnitBytes, bytes, bytes.data());
-  });
-}
-
-void SectorCipher::encrypt(uint64_t unit, std::span<const iovec> data, std::span<std::byte> to) {
-  for_units<false>(data, to.size(), [&](uint64_t at, std::span<const std::byte> bytes) {
-    encrypt(unit + at / kUnitBytes, bytes, to.data() + at);
-  });
-}
-
-// One read or write under way, with what it needs; reused.
-class CryptFile::Operation final : public IoOperation {
+// One read or write under way; reused.
+class CryptFile::Transfer final : public BounceTransfer {
  public:
-  Operation(CryptFile& owner, const LayerKey& key) : owner_(owner), cipher(key) {}
+  explicit Transfer(CryptFile& owner) : owner_(owner) {}
 
-  void read(IoRing& ring, IoOperation& caller, std::span<const iovec> data, uint64_t offset) {
+  void start(IoRing& ring, IoOperation& caller, std::span<const iovec> data, uint64_t offset, bool writing) {
+    ring_ = &ring;
     caller_ = &caller;
     data_ = data;
-    unit_ = (offset - layer::kDataOffset) / kUnitBytes;
-    owner_.file_.read(ring, *this, data, offset);
+    offset_ = offset;
+    writing_ = writing;
+    length_ = std::min<uint64_t>(total_bytes(data), kMaxBytes);
+    begin(*owner_.pool_, ring, length_);
   }
 
-  void write(IoRing& ring, IoOperation& caller, std::span<const iovec> data, uint64_t offset) {
-    caller_ = &caller;
-    data_ = {};
-    size_t length = std::min<uint64_t>(total_bytes(data), kCryptBounceBytes);
-    if (!bounce_) bounce_.reset(new (std::align_val_t{4096}) std::byte[kCryptBounceBytes]);
-    cipher.encrypt((offset - layer::kDataOffset) / kUnitBytes, data, std::span(bounce_.get(), length));
-    piece_ = {bounce_.get(), length};
-    owner_.file_.write(ring, *this, std::span(&piece_, 1), offset);
+ private:
+  uint64_t unit() const { return (offset_ - layer::kDataOffset) / kUnitBytes; }
+
+  void begun() override {
+    piece_ = {buffer(), length_};
+    if (!writing_) return owner_.file_.read(*ring_, *this, std::span(&piece_, 1), offset_);
+    gather(data_, buffer(), length_);
+    owner_.with_cipher(
+        [&](SectorCipher& cipher) { cipher.encrypt(unit(), std::span(buffer(), length_), buffer()); });
+    owner_.file_.write(*ring_, *this, std::span(&piece_, 1), offset_);
   }
 
   // A short count ends with a whole unit, so that the rest is whole units too.
-  void completed(int32_t result) override {
+  void moved(int32_t result) override {
     if (result > 0) {
-      auto whole = static_cast<int32_t>(align_down(static_cast<uint64_t>(result), kUnitBytes));
-      result = whole > 0 ? whole : -EIO;
-      if (whole > 0 && !data_.empty()) cipher.decrypt(unit_, data_, static_cast<uint64_t>(whole));
+      size_t whole = align_down(static_cast<uint64_t>(result), kUnitBytes);
+      result = whole > 0 ? static_cast<int32_t>(whole) : -EIO;
+      if (!writing_ && whole > 0) {
+        owner_.with_cipher(
+            [&](SectorCipher& cipher) { cipher.decrypt(unit(), std::span(buffer(), whole), buffer()); });
+        scatter(buffer(), data_, whole);
+      }
     }
+    end();
     IoOperation& caller = *caller_;
     owner_.give_back(*this);
     caller.completed(result);
   }
 
- private:
-  struct Free {
-    void operator()(std::byte* bytes) const { operator delete[](bytes, std::align_val_t{4096}); }
-  };
   CryptFile& owner_;
+  IoRing* ring_ = nullptr;
   IoOperation* caller_ = nullptr;
-  std::span<const iovec> data_;  // of a read
-  uint64_t unit_ = 0;
-  std::unique_ptr<std::byte[], Free> bounce_;
+  std::span<const iovec> data_;
+  uint64_t offset_ = 0;
+  size_t length_ = 0;
+  bool writing_ = false;
   iovec piece_{};
-
- public:
-  SectorCipher cipher;
 };
 
-CryptFile::CryptFile(AsyncFile& file, const LayerKey& key) : file_(file), key_(key) {}
+CryptFile::CryptFile(AsyncFile& file, const LayerKey& key, std::shared_ptr<BouncePool> pool)
+    : file_(file), key_(key), pool_(std::move(pool)) {}
 
 CryptFile::~CryptFile() {
   ::OPENSSL_cleanse(key_.data(), key_.size());
 }
 
-std::unique_ptr<CryptFile::Operation> CryptFile::take() {
-  {
-    std::scoped_lock lock(mutex_);
-    if (!free_.empty()) {
-      auto operation = std::move(free_.back());
-      free_.pop_back();
-      return operation;
-    }
+CryptFile::Transfer& CryptFile::take() {
+  std::scoped_lock lock(mutex_);
+  if (free_.empty()) {
+    transfers_.push_back(std::make_unique<Transfer>(*this));
+    return *transfers_.back();
   }
-  return std::make_unique<Operation>(*this, key_);
+  Transfer& transfer = *free_.back();
+  free_.pop_back();
+  return transfer;
 }
 
-void CryptFile::give_back(Operation& operation) {
+void CryptFile::give_back(Transfer& transfer) {
   std::scoped_lock lock(mutex_);
-  free_.emplace_back(&operation);
+  free_.push_back(&transfer);
+}
+
+template <typename Use>
+void CryptFile::with_cipher(Use use) {
+  std::unique_lock lock(mutex_);
+  if (ciphers_.empty()) ciphers_.emplace_back(key_);
+  SectorCipher cipher = std::move(ciphers_.back());
+  ciphers_.pop_back();
+  lock.unlock();
+  use(cipher);
+  lock.lock();
+  ciphers_.push_back(std::move(cipher));
 }
 
 void CryptFile::read(IoRing& ring, IoOperation& op, std::span<const iovec> data, uint64_t offset) {
   if (offset < layer::kDataOffset) return file_.read(ring, op, data, offset);
   CHECK(offset % kUnitBytes == 0);
-  take().release()->read(ring, op, data, offset);
+  take().start(ring, op, data, offset, false);
 }
 
 void CryptFile::write(IoRing& ring, IoOperation& op, std::span<const iovec> data, uint64_t offset) {
   if (offset < layer::kDataOffset) return file_.write(ring, op, data, offset);
   CHECK(offset % kUnitBytes == 0);
-  take().release()->write(ring, op, data, offset);
+  take().start(ring, op, data, offset, true);
 }
 
 Status CryptFile::read_now(uint64_t offset, std::span<std::byte> out) {
   TRY(file_.read_now(offset, out));
   if (offset < layer::kDataOffset) return {};
   CHECK(offset % kUnitBytes == 0 && out.size() % kUnitBytes == 0);
-  auto operation = take();
-  operation->cipher.decrypt((offset - layer::kDataOffset) / kUnitBytes, out, out.data());
-  give_back(*operation.release());
+  with_cipher([&](SectorCipher& cipher) {
+    cipher.decrypt((offset - layer::kDataOffset) / kUnitBytes, out, out.data());
+  });
   return {};
 }
 

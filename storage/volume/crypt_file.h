@@ -7,8 +7,9 @@
 // Lifetime  the file given to a CryptFile outlives it; a CryptFile goes when none of its operations is under
 //           way.
 // Units     data in multiples of 512 bytes at multiples of 512 bytes, in iovecs of any alignment and length.
-// Bounds    a write takes at most kCryptBounceBytes at once and is short otherwise. There are as many such
-//           buffers as writes were ever under way together.
+// Bounds    a transfer is at most BounceTransfer::kMaxBytes at once and is short otherwise; it goes through a buffer of
+//           the pool, and waits if there is none. What is encrypted or decrypted is that copy, never memory that a guest
+//           may change meanwhile. Beside buffers a transfer costs some hundred bytes.
 // Cost      see storage/README.md.
 // System calls  those of the file beneath, and brk or mmap for buffers.
 #pragma once
@@ -19,11 +20,10 @@
 #include <vector>
 
 #include "storage/async_file.h"
+#include "storage/volume/bounce.h"
 #include "storage/volume/layer.h"
 
 namespace haneul::storage {
-
-constexpr size_t kCryptBounceBytes = size_t{256} << 10;
 
 /// What a header keeps to recognise the key: the first 16 bytes of HMAC-SHA-512(key, "haneul layer key
 /// check").
@@ -33,15 +33,12 @@ class SectorCipher {
  public:
   explicit SectorCipher(const LayerKey& key);
   SectorCipher(SectorCipher&&) noexcept;
+  SectorCipher& operator=(SectorCipher&&) noexcept;
   ~SectorCipher();
 
   /// `unit` is the number on the volume of the first 512 bytes. `to` may be `from`, and is as long.
   void encrypt(uint64_t unit, std::span<const std::byte> from, std::byte* to);
   void decrypt(uint64_t unit, std::span<const std::byte> from, std::byte* to);
-  /// In place; a unit may lie in several pieces.
-  void decrypt(uint64_t unit, std::span<const iovec> data, uint64_t length);
-  /// All of `to`, from as many bytes of `data`.
-  void encrypt(uint64_t unit, std::span<const iovec> data, std::span<std::byte> to);
 
  private:
   struct Contexts;
@@ -50,7 +47,8 @@ class SectorCipher {
 
 class CryptFile final : public AsyncFile {
  public:
-  CryptFile(AsyncFile& file, const LayerKey& key);
+  /// Files of one disk share a pool.
+  CryptFile(AsyncFile& file, const LayerKey& key, std::shared_ptr<BouncePool> pool);
   ~CryptFile() override;
 
   void read(IoRing& ring, IoOperation& op, std::span<const iovec> data, uint64_t offset) override;
@@ -73,14 +71,20 @@ class CryptFile final : public AsyncFile {
   }
 
  private:
-  class Operation;
-  std::unique_ptr<Operation> take();
-  void give_back(Operation& operation);
+  class Transfer;
+  Transfer& take();
+  void give_back(Transfer& transfer);
+  /// With a cipher that nobody else uses meanwhile.
+  template <typename Use>
+  void with_cipher(Use use);
 
   AsyncFile& file_;
   LayerKey key_;
+  std::shared_ptr<BouncePool> pool_;
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Operation>> free_;
+  std::vector<std::unique_ptr<Transfer>> transfers_;
+  std::vector<Transfer*> free_;
+  std::vector<SectorCipher> ciphers_;  // one for each thread that ever used one with others
 };
 
 }  // namespace haneul::storage

@@ -83,7 +83,8 @@ class CryptFileTest : public ::testing::Test {
   Random random{7};
   std::shared_ptr<SimMedium> medium = std::make_shared<SimMedium>();
   SimFile beneath{medium, random};
-  CryptFile file{beneath, counting_key()};
+  std::shared_ptr<BouncePool> pool = std::make_shared<BouncePool>();
+  CryptFile file{beneath, counting_key(), pool};
   SectorCipher cipher{counting_key()};
 };
 
@@ -155,6 +156,61 @@ TEST_F(CryptFileTest, RequestsInPiecesAndShortCountsAreWhole) {
     ASSERT_EQ(*wait.error, 0);
     ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(), model.begin() + static_cast<ptrdiff_t>(first * 512)));
   }
+}
+
+// A guest reads from another thread what its read has brought so far: it must never be the ciphertext. The file beneath is
+// given memory of our own to read into.
+TEST_F(CryptFileTest, CiphertextNeverLiesInTheCallersMemory) {
+  auto ring = std::move(IoRing::create(8)).value();
+  Bytes plain = random_bytes(random, 8192);
+  ASSERT_TRUE(file.write_now(layer::kDataOffset, plain).ok());
+  Bytes bytes(8192);
+  iovec piece{bytes.data(), bytes.size()};
+  WaitingTask wait;
+  bool looked = false;
+  beneath.faults.after_read = [&](std::span<const iovec> data) {
+    looked = true;
+    for (const iovec& each : data) {
+      auto* at = static_cast<std::byte*>(each.iov_base);
+      EXPECT_TRUE(at + each.iov_len <= bytes.data() || at >= bytes.data() + bytes.size());
+    }
+    EXPECT_EQ(bytes, Bytes(8192));
+  };
+  wait.task.read(file, *ring, wait, {&piece, 1}, layer::kDataOffset);
+  while (beneath.pending() > 0) beneath.step();
+  EXPECT_TRUE(looked);
+  EXPECT_EQ(bytes, plain);
+}
+
+// More at once than there are buffers for, small ones and large ones, on two rings: all of them are done in the end, with
+// no more memory than the pool's.
+TEST_F(CryptFileTest, ManyAtOnceWaitForBuffers) {
+  std::array<std::unique_ptr<IoRing>, 2> rings{std::move(IoRing::create(8)).value(),
+                                               std::move(IoRing::create(8)).value()};
+  constexpr size_t kEach = 200;
+  constexpr size_t kLarge = 256 << 10;
+  Bytes plain = random_bytes(random, kEach * 4096);
+  std::vector<WaitingTask> waits(2 * kEach);
+  std::vector<iovec> pieces(2 * kEach);
+  Bytes large = random_bytes(random, kLarge);
+  for (size_t i = 0; i < kEach; ++i) {
+    pieces[i] = {plain.data() + i * 4096, 4096};
+    waits[i].task.write(file, *rings[i % 2], waits[i], {&pieces[i], 1}, layer::kDataOffset + i * 4096);
+    size_t other = kEach + i;
+    pieces[other] = {large.data(), kLarge};
+    waits[other].task.write(file, *rings[i % 2], waits[other], {&pieces[other], 1},
+                            layer::kDataOffset + (16 << 20) + i * kLarge);
+  }
+  EXPECT_EQ(beneath.pending(), BouncePool::kSmallBuffers + BouncePool::kLargeBuffers);
+  auto done = [&] { return std::all_of(waits.begin(), waits.end(), [](auto& w) { return w.error == 0; }); };
+  while (!done()) {
+    if (beneath.pending() > 0) beneath.step();
+    for (auto& ring : rings) ASSERT_TRUE(ring->run_once(false).ok());
+  }
+  EXPECT_EQ(pool->bytes(), 4u << 20);
+  Bytes found(plain.size());
+  ASSERT_TRUE(file.read_now(layer::kDataOffset, found).ok());
+  EXPECT_EQ(found, plain);
 }
 
 TEST_F(CryptFileTest, AnErrorBeneathIsTheCallers) {

@@ -31,35 +31,18 @@ struct Buffer {
   alignas(4096) std::array<std::byte, kBufferBytes> bytes;
 };
 
-// Moves bytes between pieces and one buffer, `length` of them.
-void gather(std::span<const iovec> pieces, std::byte* buffer, size_t length) {
-  for (const iovec& piece : pieces) {
-    size_t part = std::min(length, piece.iov_len);
-    std::memcpy(buffer, piece.iov_base, part);
-    buffer += part;
-    length -= part;
-  }
-}
-void scatter(const std::byte* buffer, std::span<const iovec> pieces, size_t length) {
-  for (const iovec& piece : pieces) {
-    size_t part = std::min(length, piece.iov_len);
-    std::memcpy(piece.iov_base, buffer, part);
-    buffer += part;
-    length -= part;
-  }
-}
-
 class DirectFile final : public AsyncFile {
  public:
-  explicit DirectFile(std::unique_ptr<AsyncFile> file) : file_(std::move(file)) {}
+  DirectFile(std::unique_ptr<AsyncFile> file, std::shared_ptr<BouncePool> pool)
+      : file_(std::move(file)), pool_(std::move(pool)) {}
 
   void read(IoRing& ring, IoOperation& op, std::span<const iovec> data, uint64_t offset) override {
     if (aligned(data)) return file_->read(ring, op, data, offset);
-    take().release()->start(ring, op, data, offset, false);
+    take().start(ring, op, data, offset, false);
   }
   void write(IoRing& ring, IoOperation& op, std::span<const iovec> data, uint64_t offset) override {
     if (aligned(data)) return file_->write(ring, op, data, offset);
-    take().release()->start(ring, op, data, offset, true);
+    take().start(ring, op, data, offset, true);
   }
   void sync(IoRing& ring, IoOperation& op) override { file_->sync(ring, op); }
   void erase(IoRing& ring, IoOperation& op, Erase how, uint64_t offset, uint64_t length) override {
@@ -97,66 +80,82 @@ class DirectFile final : public AsyncFile {
   }
 
  private:
-  class Bounced final : public IoOperation {
+  class Bounced final : public BounceTransfer {
    public:
-    explicit Bounced(DirectFile& owner) : owner_(owner), buffer_(std::make_unique<Buffer>()) {}
+    explicit Bounced(DirectFile& owner) : owner_(owner) {}
     void start(IoRing& ring, IoOperation& caller, std::span<const iovec> data, uint64_t offset,
                bool writing) {
+      ring_ = &ring;
       caller_ = &caller;
       data_ = data;
+      offset_ = offset;
       writing_ = writing;
-      size_t length = std::min<uint64_t>(total_bytes(data), kBufferBytes);
-      piece_ = {buffer_->bytes.data(), length};
-      if (writing) {
-        gather(data, buffer_->bytes.data(), length);
-        return owner_.file_->write(ring, *this, std::span(&piece_, 1), offset);
-      }
-      owner_.file_->read(ring, *this, std::span(&piece_, 1), offset);
+      length_ = std::min<uint64_t>(total_bytes(data), kMaxBytes);
+      begin(*owner_.pool_, ring, length_);
     }
-    void completed(int32_t result) override {
-      if (result > 0 && !writing_) scatter(buffer_->bytes.data(), data_, static_cast<size_t>(result));
+
+   private:
+    void begun() override {
+      piece_ = {buffer(), length_};
+      if (!writing_) return owner_.file_->read(*ring_, *this, std::span(&piece_, 1), offset_);
+      gather(data_, buffer(), length_);
+      owner_.file_->write(*ring_, *this, std::span(&piece_, 1), offset_);
+    }
+    void moved(int32_t result) override {
+      if (result > 0 && !writing_) scatter(buffer(), data_, static_cast<size_t>(result));
+      end();
       IoOperation& caller = *caller_;
       owner_.give_back(*this);
       caller.completed(result);
     }
 
-   private:
     DirectFile& owner_;
-    std::unique_ptr<Buffer> buffer_;
+    IoRing* ring_ = nullptr;
     IoOperation* caller_ = nullptr;
     std::span<const iovec> data_;
+    uint64_t offset_ = 0;
+    size_t length_ = 0;
     bool writing_ = false;
     iovec piece_{};
   };
 
-  std::unique_ptr<Bounced> take() {
+  Bounced& take() {
     std::lock_guard lock(mutex_);
-    if (free_.empty()) return std::make_unique<Bounced>(*this);
-    auto bounced = std::move(free_.back());
+    if (free_.empty()) {
+      all_.push_back(std::make_unique<Bounced>(*this));
+      return *all_.back();
+    }
+    Bounced& bounced = *free_.back();
     free_.pop_back();
     return bounced;
   }
   void give_back(Bounced& bounced) {
     std::lock_guard lock(mutex_);
-    free_.emplace_back(&bounced);
+    free_.push_back(&bounced);
   }
 
   std::unique_ptr<AsyncFile> file_;
+  std::shared_ptr<BouncePool> pool_;
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Bounced>> free_;
+  std::vector<std::unique_ptr<Bounced>> all_;
+  std::vector<Bounced*> free_;
 };
 
 }  // namespace
 
-std::unique_ptr<AsyncFile> make_direct_file(std::unique_ptr<AsyncFile> file) {
-  return std::make_unique<DirectFile>(std::move(file));
+std::unique_ptr<AsyncFile> make_direct_file(std::unique_ptr<AsyncFile> file,
+                                            std::shared_ptr<BouncePool> pool) {
+  return std::make_unique<DirectFile>(std::move(file), std::move(pool));
 }
 
-Result<std::unique_ptr<AsyncFile>> make_file(UniqueFd fd) {
+Result<std::unique_ptr<AsyncFile>> make_file(UniqueFd fd, std::shared_ptr<BouncePool> pool) {
   int flags = ::fcntl(fd.get(), F_GETFL);
   if (flags < 0) return errno_error("fcntl(F_GETFL)");
   auto file = make_async_file(std::move(fd));
-  if ((flags & O_DIRECT) != 0) file = make_direct_file(std::move(file));
+  if ((flags & O_DIRECT) != 0) {
+    if (!pool) pool = std::make_shared<BouncePool>();
+    file = make_direct_file(std::move(file), std::move(pool));
+  }
   return file;
 }
 

@@ -36,7 +36,8 @@ constexpr uint64_t kBlocksPerSector = 1792;
 constexpr uint64_t kSectorsPerPage = 8;
 constexpr uint64_t kBlocksPerMapPage = kBlocksPerSector * kSectorsPerPage;
 constexpr uint64_t kMaxMapPages = (kMaxBlocks + kBlocksPerMapPage - 1) / kBlocksPerMapPage;
-constexpr size_t kMaxJournalEntries = 336;
+/// So few that a record is in one sector, which a disk writes whole or not at all: recovery relies on it.
+constexpr size_t kMaxJournalEntries = 32;
 /// Of one record: what it may speak of, so that reading a journal is bounded.
 constexpr uint64_t kMaxRecordBlocks = 65536;
 constexpr uint64_t kMaxRecordDataBlocks = 64;
@@ -44,7 +45,7 @@ constexpr uint64_t kMaxRecordDataBlocks = 64;
 static_assert(kJournalOffset + kJournalPages * kPageBytes <= kMapOffset);
 static_assert(kMapOffset + kMaxMapPages * kPageBytes <= kSumsOffset);
 static_assert(kSumsOffset + kMaxBlocks * 4 <= kDataOffset);
-static_assert(64 + kMaxJournalEntries * 12 <= kPageBytes);
+static_assert(64 + kMaxJournalEntries * 12 <= kMapSectorBytes);
 
 /// What a layer says of a block.
 enum class BlockState : uint8_t {

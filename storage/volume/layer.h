@@ -96,8 +96,11 @@ Result<std::vector<Fault>> check_layer(AsyncFile& file, CheckOptions options, co
 Status write_sums(AsyncFile& file, const Progress& progress);
 
 /// Punches the blocks of `file` (frozen) that every one of the children holds durably. Children may be in
-/// use. Returns how many blocks were given back.
+/// use. `before` is called once, before the file changes, if there is anything to punch; its error ends the work.
+/// Returns how many blocks were given back. Cut off, it leaves a sound layer, and perhaps space for punch_unused().
 Result<uint64_t> punch_hidden(AsyncFile& file, const std::vector<AsyncFile*>& children,
-                              const Progress& progress);
+                              const std::function<Status()>& before, const Progress& progress);
+/// Gives back what lies in a frozen layer's data and is no block of its map.
+Status punch_unused(AsyncFile& file, const Progress& progress);
 
 }  // namespace haneul::storage

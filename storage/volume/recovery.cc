@@ -84,7 +84,9 @@ class MapReader {
   Status page(uint64_t index, PageView bytes) {
     bool spoken_of = change_ < journal_.changes.size() && page_of(journal_.changes[change_]) == index;
     if (!spoken_of && all_zero(bytes)) return {};
-    MapPage page = TRY(decode_map_page(index, bytes, blocks_));
+    auto decoded = decode_map_page(index, bytes, blocks_);
+    if (!decoded.ok()) decoded = read_map_page(file_, index, blocks_);
+    MapPage page = TRY(std::move(decoded));
     for (const MapSector& sector : page) greatest_ = std::max(greatest_, sector.sequence);
     bool changed = false;
     for (; change_ < journal_.changes.size() && page_of(journal_.changes[change_]) == index; ++change_) {
@@ -103,6 +105,16 @@ class MapReader {
 };
 
 }  // namespace
+
+Result<MapPage> read_map_page(AsyncFile& file, uint64_t index, uint64_t volume_blocks) {
+  constexpr int kLooks = 5;
+  auto buffer = std::make_unique<Buffer<1>>();
+  for (int look = 1;; ++look) {
+    TRY(file.read_now(map_page_offset(index), buffer->bytes).context("reading the layer's map"));
+    auto page = decode_map_page(index, buffer->page(0), volume_blocks);
+    if (page.ok() || look == kLooks) return page;
+  }
+}
 
 Result<Start> read_start(AsyncFile& file) {
   uint64_t size = TRY(file.size());
@@ -172,7 +184,7 @@ Result<uint64_t> read_map(AsyncFile& file, const State& state, const Journal& jo
   return MapReader(file, state, journal, visit).run();
 }
 
-Status write_state(AsyncFile& file, State& state) {
+Status put_state(AsyncFile& file, State& state) {
   State next = state;
   ++next.generation;
   auto buffer = std::make_unique<Buffer<1>>();
@@ -180,9 +192,13 @@ Status write_state(AsyncFile& file, State& state) {
   encode_state(next, page);
   buffer->bytes = page;
   TRY(file.write_now(kStateOffset, buffer->bytes).context("writing the layer's state"));
-  TRY(file.sync_now());
   state = next;
   return {};
+}
+
+Status write_state(AsyncFile& file, State& state) {
+  TRY(put_state(file, state));
+  return file.sync_now();
 }
 
 Status recover(AsyncFile& file, Start& start, Freeze freeze, const VisitMapPage& visit) {

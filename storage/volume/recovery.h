@@ -42,6 +42,9 @@ Result<Journal> read_journal(AsyncFile& file, const State& state);
 /// Called for each map page that says anything, in order, as recovery leaves it. `changed`: the journal has
 /// something that this page of the file has not.
 using VisitMapPage = std::function<Status(uint64_t index, const MapPage& page, bool changed)>;
+/// One page, looked at again if it is not sound: whoever writes it at this moment (a volume, or punching) lets it be
+/// read in halves.
+Result<MapPage> read_map_page(AsyncFile& file, uint64_t index, uint64_t volume_blocks);
 /// The greatest sequence in the map's sectors, as the file has them.
 Result<uint64_t> read_map(AsyncFile& file, const State& state, const Journal& journal,
                           const VisitMapPage& visit);
@@ -51,7 +54,9 @@ Result<uint64_t> read_map(AsyncFile& file, const State& state, const Journal& jo
 enum class Freeze { kNo, kYes };
 Status recover(AsyncFile& file, Start& start, Freeze freeze, const VisitMapPage& visit);
 
-/// The state with the next generation, durably.
+/// The state with the next generation; it is the caller's to sync.
+Status put_state(AsyncFile& file, State& state);
+/// The same, durably.
 Status write_state(AsyncFile& file, State& state);
 
 }  // namespace haneul::storage::layer

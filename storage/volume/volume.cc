@@ -27,12 +27,20 @@ class OpenVolume final : public Volume {
   bool read_only() const override { return disk_->read_only; }
   Status resize(uint64_t size_bytes) override;
 
-  Status sync_top() override;
-  void hold_changes() override;
-  Status push_layer(StackLayer layer) override;
-  void release_changes() override;
-  Status finish_push() override;
+  Status sync_top() override { return push_.sync_top(); }
+  Status begin_push(StackLayer layer) override { return push_.begin(std::move(layer)); }
+  void cancel_push() override { push_.cancel(); }
+  void hold_changes() override { push_.hold(); }
+  void wait_for_changes() override { push_.wait_for_changes(); }
+  void switch_top() override { push_.switch_top(); }
+  void release_changes() override { push_.release(); }
+  Status finish_push() override { return push_.finish(); }
 
+  bool holds(const LayerId& id) const override {
+    std::lock_guard lock(disk_->mutex);
+    return std::any_of(disk_->layers.begin(), disk_->layers.end(),
+                       [&id](const OpenLayer& each) { return each.id == id; });
+  }
   LayerId top() const override {
     std::lock_guard lock(disk_->mutex);
     return disk_->start.header.id;
@@ -45,13 +53,17 @@ class OpenVolume final : public Volume {
     std::lock_guard lock(disk_->mutex);
     return disk_->map.bytes();
   }
+  uint64_t pages_encoded() const override {
+    std::lock_guard lock(disk_->mutex);
+    return disk_->pages_encoded;
+  }
 
  private:
   Status close();
   Status resize_with_turn(uint64_t size_bytes);
-  Status freeze(Disk::Pending& old);
 
   std::unique_ptr<Disk> disk_;
+  LayerPush push_{*disk_};
 };
 
 Status OpenVolume::resize(uint64_t size_bytes) {
@@ -75,10 +87,17 @@ Status OpenVolume::resize_with_turn(uint64_t size_bytes) {
     return std::move(grown).error().context(
         fmt::format("this file system has no files long enough for a volume of {} bytes", size_bytes));
   }
-  TRY(file.sync_now());
+  // A sync that failed is final, whoever asked for it.
+  auto sync = [&]() -> Status {
+    Status synced = file.sync_now();
+    if (!synced.ok()) disk_->sync_failed.store(true);
+    return synced;
+  };
+  TRY(sync());
   layer::State state = disk_->start.state;
   state.size_bytes = size_bytes;
-  TRY(layer::write_state(file, state));
+  TRY(layer::put_state(file, state));
+  TRY(sync());
   std::lock_guard lock(disk_->mutex);
   disk_->start.state = state;
   disk_->map.grow(layer::blocks_of(size_bytes));
@@ -96,7 +115,7 @@ Status OpenVolume::close() {
   TRY(file.sync_now());
   auto page = std::make_unique<AlignedPage>();
   for (uint64_t index : disk.dirty) {
-    disk.encode_page(index, disk.last_sequence, page->page);
+    disk.encode_page(index, disk.top(), disk.last_sequence, page->page);
     TRY(file.write_now(layer::map_page_offset(index), page->page));
   }
   TRY(file.sync_now());
@@ -104,141 +123,13 @@ Status OpenVolume::close() {
   return layer::write_state(file, state);
 }
 
-// ---- Pushing a layer ----
-
-Status OpenVolume::sync_top() {
-  AsyncFile* file = nullptr;
-  {
-    std::lock_guard lock(disk_->mutex);
-    file = &disk_->top_file();
-  }
-  Status synced = file->sync_now();
-  if (!synced.ok()) disk_->sync_failed.store(true);
-  return synced;
-}
-
-void OpenVolume::hold_changes() {
-  {
-    std::lock_guard lock(disk_->mutex);
-    disk_->held = true;
-  }
-  disk_->take_turn();
-  std::unique_lock lock(disk_->mutex);
-  disk_->turned.wait(lock, [this] { return disk_->locks.idle(); });
-}
-
-void OpenVolume::release_changes() {
-  std::vector<Job*> waiting;
-  bool pending = false;
-  {
-    std::lock_guard lock(disk_->mutex);
-    disk_->held = false;
-    std::swap(waiting, disk_->held_waiting);
-    pending = disk_->pending != nullptr;
-  }
-  for (Job* job : waiting) job->resume_change(nullptr);
-  // With a layer to freeze, finish_push() has the turn.
-  if (!pending) disk_->end_turn(nullptr);
-}
-
-Result<OpenLayer> take_layer(StackLayer from, const layer::Header& header) {
-  if (header.encrypted != from.key.has_value()) {
-    return make_error(ErrorCode::kInvalidArgument, "layer {} is {}encrypted, and there is {} key for it",
-                      to_string(header.id), header.encrypted ? "" : "not ", header.encrypted ? "no" : "a");
-  }
-  OpenLayer open;
-  open.file = std::move(from.file);
-  if (from.key) {
-    if (layer_key_check(*from.key) != header.check) {
-      return make_error(ErrorCode::kInvalidArgument, "the key is not that of layer {}", to_string(header.id));
-    }
-    open.crypt = std::make_unique<CryptFile>(*open.file, *from.key);
-  }
-  return open;
-}
-
-/// A layer that holds nothing and goes on this top.
-Result<layer::Start> check_pushed(AsyncFile& file, const layer::Start& top) {
-  layer::Start start = TRY(layer::read_start(file));
-  std::string id = to_string(start.header.id);
-  if (start.header.parent != top.header.id) {
-    return make_error(ErrorCode::kInvalidArgument, "layer {} was made for {}, and the volume's top is {}", id,
-                      to_string(start.header.parent), to_string(top.header.id));
-  }
-  if (start.state.size_bytes != top.state.size_bytes) {
-    return make_error(ErrorCode::kInvalidArgument, "layer {} has {} bytes, and the volume {}", id,
-                      start.state.size_bytes, top.state.size_bytes);
-  }
-  bool empty = !start.state.frozen && TRY(layer::read_journal(file, start.state)).last == 0;
-  auto seen = [&empty](uint64_t, const layer::MapPage&, bool) -> Status {
-    empty = false;
-    return {};
-  };
-  TRY(layer::read_map(file, start.state, {}, seen));
-  if (!empty) return make_error(ErrorCode::kInvalidArgument, "layer {} was used before", id);
-  return start;
-}
-
-Status OpenVolume::push_layer(StackLayer layer) {
-  Disk& disk = *disk_;
-  CHECK(disk.held && disk.turn_taken);
-  if (disk.read_only)
-    return Error(ErrorCode::kPermission, "a volume that is open for reading only keeps its layers");
-  if (TRY(layer::read_start(*layer.file)).header.id == disk.start.header.id) return {};
-  if (disk.pending) return Error(ErrorCode::kBusy, "the layer that was the top before is not frozen yet");
-  if (disk.layers.size() == kMaxLayers)
-    return make_error(ErrorCode::kNoSpace, "a volume has {} layers", kMaxLayers);
-  layer::Start start = TRY(check_pushed(*layer.file, disk.start));
-  OpenLayer next = TRY(take_layer(std::move(layer), start.header));
-
-  auto old = std::make_unique<Disk::Pending>();
-  std::lock_guard lock(disk.mutex);
-  old->file = &disk.top_file();
-  old->state = disk.start.state;
-  old->last_sequence = disk.last_sequence;
-  for (uint64_t index : disk.dirty) {
-    old->pages.emplace_back(index, std::make_unique<AlignedPage>());
-    disk.encode_page(index, disk.last_sequence, old->pages.back().second->page);
-  }
-  disk.pending = std::move(old);
-  disk.layers.push_back(std::move(next));
-  disk.start = start;
-  disk.last_sequence = start.state.journal_start - 1;
-  disk.first_sequence = start.state.journal_start;
-  disk.dirty.clear();
-  disk.fresh.clear();
-  disk.unsealed.clear();
-  disk.by_map_next = false;
-  return {};
-}
-
-Status OpenVolume::freeze(Disk::Pending& old) {
-  if (disk_->sync_failed.load()) return Error(ErrorCode::kIo, "an earlier sync had failed");
-  TRY(old.file->sync_now());
-  for (const auto& [index, page] : old.pages)
-    TRY(old.file->write_now(layer::map_page_offset(index), page->page));
-  if (!old.pages.empty()) TRY(old.file->sync_now());
-  old.state.frozen = true;
-  old.state.journal_start = old.last_sequence + 1;
-  return layer::write_state(*old.file, old.state);
-}
-
-Status OpenVolume::finish_push() {
-  std::unique_ptr<Disk::Pending> old;
-  {
-    std::lock_guard lock(disk_->mutex);
-    old = std::move(disk_->pending);
-  }
-  if (!old) return {};
-  Status frozen = freeze(*old);
-  // What it holds was not all made durable: no flush can promise that any more.
-  if (!frozen.ok()) disk_->sync_failed.store(true);
-  disk_->end_turn(nullptr);
-  if (frozen.ok()) return {};
-  return std::move(frozen).error().context("freezing the layer that was the volume's top");
-}
-
 // ---- Opening ----
+
+Status check_key(const LayerId& id, bool encrypted, const std::optional<LayerKey>& key) {
+  if (encrypted == key.has_value()) return {};
+  return make_error(ErrorCode::kInvalidArgument, "layer {} is {}encrypted, and there is {} key for it",
+                    to_string(id), encrypted ? "" : "not ", encrypted ? "no" : "a");
+}
 
 void note_page(VolumeMap& map, size_t layer, uint64_t index, const layer::MapPage& page) {
   uint64_t at = index * layer::kBlocksPerMapPage;
@@ -292,6 +183,22 @@ Status check_base(AsyncFile* base, uint64_t recorded) {
 }
 
 }  // namespace
+
+Result<OpenLayer> take_layer(StackLayer from, const layer::Header& header,
+                             const std::shared_ptr<BouncePool>& pool) {
+  TRY(check_key(header.id, header.encrypted, from.key));
+  OpenLayer open;
+  open.id = header.id;
+  open.file = std::move(from.file);
+  if (from.key) {
+    if (layer_key_check(*from.key) != header.check) {
+      return make_error(ErrorCode::kInvalidArgument, "the key is not that of layer {}", to_string(header.id));
+    }
+    open.crypt = std::make_unique<CryptFile>(*open.file, *from.key, pool);
+  }
+  return open;
+}
+
 }  // namespace volume
 
 Result<std::unique_ptr<Volume>> open_volume(Stack stack, VolumeOptions options) {
@@ -313,15 +220,16 @@ Result<std::unique_ptr<Volume>> open_volume(Stack stack, VolumeOptions options) 
   }
   TRY(check_base(stack.raw_base.get(), starts.front().header.raw_base_bytes));
 
+  auto pool = std::make_shared<BouncePool>();
   std::vector<OpenLayer> layers;
   for (size_t i = 0; i < starts.size(); ++i) {
-    layers.push_back(TRY(take_layer(std::move(stack.layers[i]), starts[i].header)));
+    layers.push_back(TRY(take_layer(std::move(stack.layers[i]), starts[i].header, pool)));
   }
   layer::Start& top = starts.back();
   const size_t last = starts.size() - 1;
   if (!options.read_only) TRY(layer::recover(top_file, top, layer::Freeze::kNo, {}));
   auto disk = std::make_unique<Disk>(std::move(layers), std::move(stack.raw_base), top,
-                                     starts.front().header.raw_base_bytes, options.read_only);
+                                     starts.front().header.raw_base_bytes, options.read_only, pool);
   for (size_t i = 0; i <= last; ++i) {
     auto note = [&](uint64_t index, const layer::MapPage& page, bool) -> Status {
       note_page(disk->map, i, index, page);
@@ -340,36 +248,16 @@ Result<std::unique_ptr<Volume>> open_volume(Stack stack, VolumeOptions options) 
 Result<std::unique_ptr<Volume>> open_volume(UniqueFd raw_base, std::vector<StackDescriptor> layers,
                                             VolumeOptions options) {
   Stack stack;
-  if (raw_base) stack.raw_base = TRY(make_file(std::move(raw_base)));
+  auto pool = std::make_shared<BouncePool>();
+  if (raw_base) stack.raw_base = TRY(make_file(std::move(raw_base), pool));
   for (StackDescriptor& each : layers) {
     bool top = &each == &layers.back();
     if (top && !options.read_only && !TRY(is_writable(each.fd.get()))) {
       return Error(ErrorCode::kPermission, "the file of the volume's top layer is open for reading only");
     }
-    stack.layers.push_back({TRY(make_file(std::move(each.fd))), each.key});
+    stack.layers.push_back({TRY(make_file(std::move(each.fd), pool)), each.key});
   }
   return open_volume(std::move(stack), options);
-}
-
-Result<std::chrono::microseconds> push_layers(std::span<Push> pushes) {
-  for (Push& push : pushes) TRY(push.volume->sync_top());
-  auto began = std::chrono::steady_clock::now();
-  for (Push& push : pushes) push.volume->hold_changes();
-  Status pushed;
-  for (Push& push : pushes) {
-    pushed = push.volume->push_layer(std::move(push.layer));
-    if (!pushed.ok()) break;
-  }
-  for (Push& push : pushes) push.volume->release_changes();
-  auto stalled =
-      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
-  // Also after a failure: some may have switched before it.
-  for (Push& push : pushes) {
-    Status finished = push.volume->finish_push();
-    if (pushed.ok()) pushed = std::move(finished);
-  }
-  TRY(std::move(pushed));
-  return stalled;
 }
 
 }  // namespace haneul::storage

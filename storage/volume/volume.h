@@ -40,27 +40,37 @@ struct VolumeOptions {
 
 class Volume : public BlockBackend {
  public:
-  // Putting an empty layer on the stack, in steps, so that several volumes can do it at one point in time:
-  // sync_top() for each, hold_changes() for each, push_layer() for each, release_changes() for each,
-  // finish_push() for each. push_layers() below does it all.
+  // Putting an empty layer on the stack, in steps, so that several volumes can do it at one point in time: each
+  // step for each of them, then the next. push_layers() below does it all.
 
-  /// Makes what the top holds durable while requests go on, so that the freezing later is short.
+  /// A commit of what the top holds, while requests go on, so that little is left to do later. kNoSpace on a full
+  /// disk: nothing has happened.
   virtual Status sync_top() = 0;
-  /// Returns when no change (write, discard, write zeroes) and no commit is under way; those that come wait,
-  /// reads go on.
+  /// Waits for the commit that is under way; later ones, and with them flushes, wait for the end of the push. Then
+  /// looks at `layer`: it must be empty, and made for the present top. On failure nothing is begun.
+  virtual Status begin_push(StackLayer layer) = 0;
+  /// Instead of the steps that follow.
+  virtual void cancel_push() = 0;
+  /// Changes (write, discard, write zeroes) that come from now on wait; reads go on.
   virtual void hold_changes() = 0;
-  /// Held only, and without waiting: `layer` (empty, its parent the present top) takes the changes from now
-  /// on. Nothing to do, and ok, if a layer with its id is the top already.
-  virtual Status push_layer(StackLayer layer) = 0;
+  /// Returns when no change is under way.
+  virtual void wait_for_changes() = 0;
+  /// Held only: the layer takes the changes from now on. Takes the same time whatever was written.
+  virtual void switch_top() = 0;
   virtual void release_changes() = 0;
-  /// Freezes what was the top before, durably; flushes wait for it. On failure the new top stays, every later
-  /// flush fails, and the error says why. Ok if there is nothing to do.
+  /// Freezes what was the top before, durably; flushes wait for it. Ok if there is nothing to do. On failure the
+  /// new top stays, flushes make the old one's part durable themselves or fail, and this can be called again until
+  /// it succeeds: kNoSpace, or any other error of a write. After a failed sync nothing helps but opening anew.
   virtual Status finish_push() = 0;
 
+  /// Whether a layer of the stack has this id.
+  virtual bool holds(const LayerId& id) const = 0;
   virtual LayerId top() const = 0;
   virtual size_t layers() const = 0;
   /// Of the map in memory.
   virtual size_t map_bytes() const = 0;
+  /// How many pages of the map were encoded since the opening: the work of commits and pushes.
+  virtual uint64_t pages_encoded() const = 0;
 };
 
 /// Takes the top's file exclusively (lock_file), those beneath are only read.
@@ -77,6 +87,10 @@ Result<std::unique_ptr<Volume>> open_volume(UniqueFd raw_base, std::vector<Stack
 /// Switches each volume to its new top, all at one moment: a change that was completed before the call is
 /// beneath; of two changes one of which was submitted after the other was completed, on whichever volumes,
 /// the later is never beneath without the earlier. Returns how long changes were held back.
+///
+/// A volume may be named several times, to get several layers in that order; then the last ones come at one
+/// moment. A layer that the stack has already is left alone, and a push that had failed is finished first: so the
+/// call can be repeated as it is until it succeeds.
 struct Push {
   Volume* volume = nullptr;
   StackLayer layer;

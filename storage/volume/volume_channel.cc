@@ -127,7 +127,8 @@ void Job::start_flush() {
   AsyncFile* file = nullptr;
   {
     std::lock_guard lock(disk.mutex);
-    if (disk.turn_taken || disk.turn_wanted > 0 || disk.fresh.any() || disk.by_map_next) {
+    if (disk.turn_taken || disk.turn_wanted > 0 || disk.fresh.any() || disk.by_map_next ||
+        disk.old_top_is_behind()) {
       disk.flush_waiting.push_back(this);
       if (disk.turn_taken || disk.turn_wanted > 0) return;
       disk.turn_taken = true;
@@ -215,6 +216,11 @@ void Job::start_change() {
   std::unique_lock lock(disk.mutex);
   if (disk.held) {
     disk.held_waiting.push_back(this);
+    return;
+  }
+  if (disk.no_room_for_copies(first, last)) {
+    if (disk.old_top->stuck != BlockStatus::kOk) return defer_finish(disk.old_top->stuck);
+    disk.copy_waiting.push_back(this);
     return;
   }
   if (disk.committing.data_overlaps(first, last) || disk.unsealed.data_overlaps(first, last)) {

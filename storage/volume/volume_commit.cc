@@ -33,6 +33,15 @@ void FreshRuns::forget_crcs(uint64_t first, uint64_t last) {
   }
 }
 
+void FreshRuns::prepend(const FreshRuns& before) {
+  FreshRuns both;
+  both.too_many_ = too_many_ || before.too_many_;
+  // Their blocks may have been written again unnoticed.
+  for (Run run : before.runs()) both.add({run.first, run.count, run.state, {}});
+  for (const Run& run : runs()) both.add(run);
+  *this = both;
+}
+
 bool FreshRuns::fit_a_record() const {
   uint64_t all = 0;
   uint64_t data = 0;
@@ -59,14 +68,21 @@ void Disk::changed(uint64_t first, uint64_t count, BlockState state, std::option
     if (run.owner != owner) fresh.add({at, run.count, state, run.count == count ? crc : std::nullopt});
     at += run.count;
   }
-  map.set(first, count, owner);
-  for (uint64_t page = first / layer::kBlocksPerMapPage;
-       page <= (first + count - 1) / layer::kBlocksPerMapPage; ++page) {
+  const uint64_t first_page = first / layer::kBlocksPerMapPage;
+  const uint64_t last_page = (first + count - 1) / layer::kBlocksPerMapPage;
+  for (uint64_t page = first_page; page <= last_page; ++page) {
     dirty.insert(page);
+    if (!old_top || !old_top->pages.contains(page)) continue;
+    auto& copy = old_top->copies[page];
+    if (copy) continue;
+    copy = std::make_unique<AlignedPage>();
+    encode_page(page, old_top->layer, old_top->last_sequence, copy->page);
   }
+  map.set(first, count, owner);
 }
 
-void Disk::encode_page(uint64_t index, uint64_t sequence, Page& out) const {
+void Disk::encode_page(uint64_t index, size_t layer, uint64_t sequence, Page& out) {
+  ++pages_encoded;
   layer::MapPage page{};
   uint64_t at = index * layer::kBlocksPerMapPage;
   for (layer::MapSector& sector : page) {
@@ -74,8 +90,8 @@ void Disk::encode_page(uint64_t index, uint64_t sequence, Page& out) const {
     const uint64_t end = std::min(begin + layer::kBlocksPerSector, map.blocks());
     while (at < end) {
       VolumeMap::Run run = map.run(at, end - at);
-      if (run.owner == Owner::data(top())) sector.states.set(at - begin, run.count, BlockState::kData);
-      if (run.owner == Owner::zero(top())) sector.states.set(at - begin, run.count, BlockState::kZero);
+      if (run.owner == Owner::data(layer)) sector.states.set(at - begin, run.count, BlockState::kData);
+      if (run.owner == Owner::zero(layer)) sector.states.set(at - begin, run.count, BlockState::kZero);
       at += run.count;
     }
     at = begin + layer::kBlocksPerSector;
@@ -111,10 +127,21 @@ void Disk::end_turn(Channel* from) {
 void Commit::start(Channel& channel) {
   channel_ = &channel;
   error_ = 0;
-  enum class Way { kSyncOnly, kJournal, kMap } way = Way::kMap;
   {
     std::lock_guard lock(disk_.mutex);
     std::swap(flushes_, disk_.flush_waiting);
+    old_ = disk_.old_top_is_behind() && !flushes_.empty();
+  }
+  if (disk_.sync_failed.load()) return finish(EIO);
+  if (!old_) return choose();
+  if (buffers_.empty()) buffers_.resize(kBatch);
+  next_batch();
+}
+
+void Commit::choose() {
+  enum class Way { kSyncOnly, kJournal, kMap } way = Way::kMap;
+  {
+    std::lock_guard lock(disk_.mutex);
     const bool room = disk_.last_sequence + 1 - disk_.first_sequence < layer::kJournalPages;
     auto being_written = [&](const FreshRuns::Run& run) {
       return run.state == BlockState::kData && disk_.locks.touches(run.first, run.first + run.count - 1);
@@ -134,7 +161,6 @@ void Commit::start(Channel& channel) {
     }
     record_ = disk_.committing;
   }
-  if (disk_.sync_failed.load()) return finish(EIO);
   if (buffers_.empty() && way != Way::kSyncOnly) buffers_.resize(kBatch);
   switch (way) {
     case Way::kSyncOnly:
@@ -149,6 +175,7 @@ void Commit::start(Channel& channel) {
 // Nobody writes to these blocks now, nor until the record is sealed.
 void Commit::by_journal() {
   static_assert(layer::kMaxRecordDataBlocks <= kBatch && FreshRuns::kMaxRuns <= kBatch);
+  static_assert(FreshRuns::kMaxRuns <= layer::kMaxJournalEntries);
   step_ = Step::kReadBack;
   size_t block = 0;
   outstanding_ = 1;
@@ -194,12 +221,18 @@ void Commit::write_record() {
 // Data before states: what the copied pages speak of is durable before they are written.
 void Commit::next_batch() {
   batch_.clear();
-  while (!pages_.empty() && batch_.size() < kBatch) {
-    uint64_t index = pages_.back();
-    pages_.pop_back();
+  while (batch_.size() < kBatch && (old_ || !pages_.empty())) {
     std::lock_guard lock(disk_.mutex);
-    disk_.dirty.erase(index);
-    disk_.encode_page(index, disk_.last_sequence, buffers_[batch_.size()].page);
+    uint64_t index = 0;
+    Page& page = buffers_[batch_.size()].page;
+    if (old_) {
+      if (!disk_.next_old_page(index, page)) break;
+    } else {
+      index = pages_.back();
+      pages_.pop_back();
+      disk_.dirty.erase(index);
+      disk_.encode_page(index, disk_.top(), disk_.last_sequence, page);
+    }
     batch_.push_back(index);
   }
   sync(Step::kSyncData);
@@ -210,15 +243,19 @@ void Commit::write_batch() {
   outstanding_ = batch_.size();
   for (size_t i = 0; i < batch_.size(); ++i) {
     iovecs_[i] = {buffers_[i].page.data(), layer::kPageBytes};
-    tasks_[i].write(disk_.top_file(), channel_->ring(), *this, std::span(&iovecs_[i], 1),
+    tasks_[i].write(file(), channel_->ring(), *this, std::span(&iovecs_[i], 1),
                     layer::map_page_offset(batch_[i]));
   }
+}
+
+AsyncFile& Commit::file() {
+  return old_ ? *disk_.old_top->file : disk_.top_file();
 }
 
 void Commit::sync(Step step) {
   step_ = step;
   outstanding_ = 1;
-  tasks_[0].sync(disk_.top_file(), channel_->ring(), *this);
+  tasks_[0].sync(file(), channel_->ring(), *this);
 }
 
 void Commit::task_done(FileTask&, int error) {
@@ -238,18 +275,46 @@ void Commit::stepped(int error) {
     case Step::kWriteRecord:
       return sync(Step::kSyncRecord);
     case Step::kSyncData:
-      return batch_.empty() ? finish(0) : write_batch();
+      if (!batch_.empty()) return write_batch();
+      return old_ ? sync(Step::kSyncPages) : finish(0);
     case Step::kWritePages:
-      return pages_.empty() ? sync(Step::kSyncPages) : next_batch();
-    case Step::kSyncRecord:
+      return old_ || !pages_.empty() ? next_batch() : sync(Step::kSyncPages);
     case Step::kSyncPages:
+      if (old_) return old_top_done();
+      return finish(0);
+    case Step::kSyncRecord:
     case Step::kSyncOnly:
       return finish(0);
   }
 }
 
+void Commit::old_top_done() {
+  {
+    std::lock_guard lock(disk_.mutex);
+    disk_.old_top->durable = true;
+    disk_.old_top->stuck = BlockStatus::kOk;
+  }
+  old_ = false;
+  batch_.clear();
+  disk_.old_top_advanced(channel_);
+  choose();
+}
+
+// The push that could not be finished has still to be; this flush fails, and the next tries again.
+void Commit::old_top_failed(BlockStatus status) {
+  {
+    std::lock_guard lock(disk_.mutex);
+    for (size_t i = 0; i < batch_.size(); ++i) disk_.keep_old_page(batch_[i], buffers_[i].page);
+  }
+  old_ = false;
+  batch_.clear();
+  disk_.old_top_stuck(channel_, status);
+}
+
 void Commit::finish(int error) {
   Channel* channel = channel_;
+  const bool of_old_top = old_;
+  if (of_old_top) old_top_failed(status_of(error));
   const bool journal = step_ == Step::kReadBack || step_ == Step::kWriteRecord || step_ == Step::kSyncRecord;
   std::vector<Job*> changes;
   {
@@ -262,7 +327,7 @@ void Commit::finish(int error) {
       disk_.unsealed.clear();
       disk_.first_sequence = disk_.last_sequence + 1;
       disk_.by_map_next = false;
-    } else if (error != 0) {
+    } else if (error != 0 && !of_old_top) {
       // What was to be committed is in the map in memory: all of it goes with the next commit.
       disk_.dirty.insert(batch_.begin(), batch_.end());
       disk_.by_map_next = true;
@@ -276,7 +341,7 @@ void Commit::finish(int error) {
   disk_.end_turn(channel);
   for (Job* flush : flushes) flush->resume_flushed(channel, status);
   for (Job* change : changes) {
-    if (error == 0) {
+    if (error == 0 || of_old_top) {
       change->resume_change(channel);
     } else {
       change->resume_flushed(channel, status);

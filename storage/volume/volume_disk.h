@@ -10,6 +10,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -24,6 +25,7 @@
 #include "storage/volume/crypt_file.h"
 #include "storage/volume/format.h"
 #include "storage/volume/recovery.h"
+#include "storage/volume/volume.h"
 #include "storage/volume/volume_map.h"
 
 namespace haneul::storage::volume {
@@ -42,6 +44,7 @@ struct alignas(4096) AlignedPage {
 
 /// One layer's file: as it is, and with its data decrypted.
 struct OpenLayer {
+  LayerId id{};
   std::unique_ptr<AsyncFile> file;
   std::unique_ptr<CryptFile> crypt;  // of an encrypted one
   AsyncFile& data() const { return crypt ? *crypt : *file; }
@@ -60,6 +63,8 @@ class FreshRuns {
   };
   void add(const Run& run);
   void clear() { *this = FreshRuns(); }
+  /// These came before.
+  void prepend(const FreshRuns& before);
   bool any() const { return used_ > 0 || too_many_; }
   /// Whether a record may have them: FORMAT.md's limits.
   bool fit_a_record() const;
@@ -89,11 +94,15 @@ class Commit final : private FileTaskOwner {
   static constexpr size_t kBatch = 64;  // map pages
   enum class Step { kReadBack, kWriteRecord, kSyncRecord, kSyncData, kWritePages, kSyncPages, kSyncOnly };
 
+  void choose();
   void by_journal();
   void write_record();
   void next_batch();
   void write_batch();
+  AsyncFile& file();
   void sync(Step step);
+  void old_top_done();
+  void old_top_failed(BlockStatus status);
   void task_done(FileTask& task, int error) override;
   void stepped(int error);
   void finish(int error);
@@ -110,16 +119,34 @@ class Commit final : private FileTaskOwner {
   FreshRuns record_;
   AlignedPage record_page_{};
   // By the map.
+  bool old_ = false;  // of the old top, which a push could not freeze; the top's own commit follows
   std::vector<uint64_t> pages_;  // still to be copied
   std::vector<uint64_t> batch_;  // being written
   /// The batch's pages, or the blocks read back.
   std::vector<AlignedPage> buffers_;
 };
 
+/// What was the top, from a push's switch until it is frozen. Its map pages are written when the new top takes
+/// changes already, so what they were at the switch is kept where it changes.
+struct OldTop {
+  /// Of copied pages; changes that want more wait.
+  static constexpr size_t kMaxCopies = 1024;
+
+  size_t layer = 0;
+  AsyncFile* file = nullptr;
+  layer::State state;
+  uint64_t last_sequence = 0;
+  std::set<uint64_t> pages;                                 // of its map, that the file does not have
+  std::map<uint64_t, std::unique_ptr<AlignedPage>> copies;  // of those whose blocks have changed since
+  bool durable = false;                                     // all that the map says
+  BlockStatus stuck = BlockStatus::kOk;                     // how writing it failed
+};
+
 struct Disk {
   Disk(std::vector<OpenLayer> stack, std::unique_ptr<AsyncFile> base, layer::Start top, uint64_t base_size,
-       bool ro)
+       bool ro, std::shared_ptr<BouncePool> pool)
       : read_only(ro),
+        bounce(std::move(pool)),
         raw_base(std::move(base)),
         base_bytes(base_size),
         size_bytes(top.state.size_bytes),
@@ -131,6 +158,7 @@ struct Disk {
         commit(*this) {}
 
   const bool read_only;
+  const std::shared_ptr<BouncePool> bounce;  // of all encrypted layers
   const std::unique_ptr<AsyncFile> raw_base;
   const uint64_t base_bytes;
   std::atomic<uint64_t> size_bytes;
@@ -160,13 +188,8 @@ struct Disk {
   // Pushing a layer.
   bool held = false;
   std::vector<Job*> held_waiting;
-  struct Pending {
-    AsyncFile* file = nullptr;
-    layer::State state;
-    uint64_t last_sequence = 0;
-    std::vector<std::pair<uint64_t, std::unique_ptr<AlignedPage>>> pages;
-  };
-  std::unique_ptr<Pending> pending;  // the old top that is to be frozen
+  std::unique_ptr<OldTop> old_top;
+  std::vector<Job*> copy_waiting;  // changes that wait for room in its copies
 
   size_t top() const { return layers.size() - 1; }
   AsyncFile& top_file() const { return *layers.back().file; }
@@ -177,12 +200,55 @@ struct Disk {
   }
   /// With the mutex: blocks of the top in a new state.
   void changed(uint64_t first, uint64_t count, BlockState state, std::optional<uint32_t> crc = {});
-  /// With the mutex: a map page as the top has it now.
-  void encode_page(uint64_t index, uint64_t sequence, Page& out) const;
+  /// With the mutex: a map page as this layer has it now.
+  void encode_page(uint64_t index, size_t layer, uint64_t sequence, Page& out);
+  uint64_t pages_encoded = 0;
+
+  /// With the mutex: the next page of the old top that is to be written, as it was at the switch. False: no more.
+  bool next_old_page(uint64_t& index, Page& out);
+  /// With the mutex: that page could not be written.
+  void keep_old_page(uint64_t index, const Page& page);
+  /// With the mutex: whether flushes have to see to the old top first.
+  bool old_top_is_behind() const { return old_top && !old_top->durable; }
+  /// With the mutex: whether a change of these blocks (first to last, inclusive) has to wait for room.
+  bool no_room_for_copies(uint64_t first, uint64_t last) const;
+  /// The old top's writing has come further (changes that waited for it go on), or has failed (they fail).
+  void old_top_advanced(Channel* from);
+  void old_top_stuck(Channel* from, BlockStatus status);
 
   void take_turn();  // blocks
   /// Gives the turn to whoever waits for it. `from`: the channel of the calling thread, or null.
   void end_turn(Channel* from);
+};
+
+/// A layer's file as the stack's next, its key tried.
+Result<OpenLayer> take_layer(StackLayer from, const layer::Header& header,
+                             const std::shared_ptr<BouncePool>& pool);
+
+/// The steps of a push, on its caller's thread: see volume.h.
+class LayerPush {
+ public:
+  explicit LayerPush(Disk& disk) : disk_(disk) {}
+  Status sync_top();
+  Status begin(StackLayer layer);
+  void cancel();
+  void hold();
+  void wait_for_changes();
+  void switch_top();
+  void release();
+  Status finish();
+
+ private:
+  Status commit_map(AsyncFile& file);
+  Status check(StackLayer layer);
+  Status write_old_pages(OldTop& old);
+  Status freeze(OldTop& old);
+  Status sync(AsyncFile& file);
+
+  Disk& disk_;
+  bool has_turn_ = false;
+  std::optional<OpenLayer> next_;
+  layer::Start next_start_;
 };
 
 /// Room to complete blocks that are written in part.

@@ -3,6 +3,7 @@
 // too.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <random>
@@ -104,6 +105,41 @@ TEST_F(VolumeThreads, RequestsAndSnapshotsFromManyThreads) {
         BlockStatus::kOk);
     EXPECT_TRUE(found == models[i]) << "thread " << i;
   }
+}
+
+TEST_F(VolumeThreads, DiscardAndWriteZeroesGiveTheHostItsBlocksBack) {
+  auto blocks = [&](int number) {
+    struct stat info {};
+    CHECK(::stat(path(number).c_str(), &info) == 0);
+    return static_cast<uint64_t>(info.st_blocks) * 512;
+  };
+  make(1, make(0, {}));
+  auto volume = open(1);
+  auto ring = IoRing::create(8).value();
+  auto channel = volume->open_channel(*ring);
+  std::vector<std::byte> bytes(1_MiB, std::byte{'x'});
+  auto write_all = [&] {
+    for (uint64_t at = 0; at < kThreads * kShare; at += bytes.size())
+      ASSERT_EQ(testing::run(*ring, *channel, BlockOp::kWrite, at, bytes), BlockStatus::kOk);
+    ASSERT_EQ(testing::run(*ring, *channel, BlockOp::kFlush), BlockStatus::kOk);
+  };
+  write_all();
+  const uint64_t full = blocks(0);
+  ASSERT_GE(full, kThreads * kShare);
+  ASSERT_EQ(testing::run(*ring, *channel, BlockOp::kDiscard, 1_MiB, 3_MiB), BlockStatus::kOk);
+  EXPECT_LE(blocks(0), full - 3_MiB + 64_KiB) << "the file system may want some for itself";
+  ASSERT_EQ(testing::run(*ring, *channel, BlockOp::kWriteZeroes, 4_MiB, 2_MiB, true), BlockStatus::kOk);
+  EXPECT_LE(blocks(0), full - 5_MiB + 64_KiB);
+  // Above a snapshot the same, and the snapshot keeps its own.
+  Push push{volume.get(), {make_async_file(open_file(path(1), O_RDWR).value()), std::nullopt}};
+  ASSERT_TRUE(push_layers(std::span(&push, 1)).ok());
+  const uint64_t snapshot = blocks(0);
+  write_all();
+  ASSERT_GE(blocks(1), kThreads * kShare);
+  ASSERT_EQ(testing::run(*ring, *channel, BlockOp::kDiscard, 0, kThreads * kShare), BlockStatus::kOk);
+  ASSERT_EQ(testing::run(*ring, *channel, BlockOp::kFlush), BlockStatus::kOk);
+  EXPECT_LE(blocks(1), 64_KiB) << "but for header, state, journal and map";
+  EXPECT_EQ(blocks(0), snapshot);
 }
 
 }  // namespace

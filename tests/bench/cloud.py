@@ -29,18 +29,21 @@ def names():
     return [RUN, *(f"{MANY}: {what}" for what in many)]
 
 
-def make_image(path):
+def register_guest(one, name, command_line):
+    """An image without a disk, whose kernel is the freestanding guest."""
+    path = one.work / name
     path.mkdir()
     shutil.copy(tools.GUEST, path / "kernel")
-    (path / "image.json").write_text(json.dumps({"format": 1, "name": "guest", "kernel": "kernel", "cmdline": "0halt"}))
-    return path
+    (path / "image.json").write_text(json.dumps({"format": 1, "name": name, "kernel": "kernel", "cmdline": command_line}))
+    one("image", "register", path)
 
 
 class Cloud:
     """A daemon with its state in a temporary folder and a private network."""
 
-    def __init__(self, work, process):
+    def __init__(self, work, process, log):
         self.work = work
+        self.log = log
         self.process = process
         self.state = work / "state"
         self.environment = os.environ | {"HANEUL_SOCKET": str(work / "sock"), "XDG_CONFIG_HOME": str(work / "config")}
@@ -52,11 +55,11 @@ class Cloud:
             raise Missing(f"haneul {words[0]}: {done.stderr.strip()[-300:]}")
         return done.stdout
 
-    def wait_until_served(self, log):
+    def wait_until_served(self):
         deadline = time.monotonic() + 30
         while True:
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise Missing(f"haneuld does not serve: {log.read_text().strip()[-300:]}")
+                raise Missing(f"haneuld does not serve: {self.log.read_text().strip()[-300:]}")
             with contextlib.suppress(Missing):
                 return self("status")
             time.sleep(0.1)
@@ -110,18 +113,18 @@ class Cloud:
 
 
 @contextlib.contextmanager
-def cloud():
+def cloud(log_level="warn"):
     tools.need(DAEMON, CLI, tools.VMM, tools.GUEST)
     tools.adopt_orphans()
     with folder() as work:
         log = work / "haneuld.log"
         command = [DAEMON, "--state", work / "state", "--socket", work / "sock", "--vmm", tools.VMM,
-                   "--network", "private", "--terminate-timeout", "1", "--log-level", "warn"]
+                   "--network", "private", "--terminate-timeout", "1", "--log-level", log_level]
         with open(log, "wb") as log_file, running(command, stdout=log_file, stderr=log_file) as process:
-            one = Cloud(work, process)
+            one = Cloud(work, process, log)
             try:
-                one.wait_until_served(log)
-                one("image", "register", make_image(work / "guest"))
+                one.wait_until_served()
+                register_guest(one, "guest", "0halt")
                 yield one
             finally:
                 one.end()
@@ -135,12 +138,12 @@ def entered(ring):
     return False
 
 
-def run_once(one):
+def run_once(one, image="guest"):
     """Milliseconds from the start of `haneul run` until the guest's first instruction was seen."""
     folder_of_instances = one.state / "instances"
     before = set(os.listdir(folder_of_instances)) if folder_of_instances.exists() else set()
     start = time.monotonic()
-    with running([CLI, "run", "guest", "--type", TYPE], env=one.environment, stdout=subprocess.DEVNULL,
+    with running([CLI, "run", image, "--type", TYPE], env=one.environment, stdout=subprocess.DEVNULL,
                  stderr=subprocess.PIPE) as process:
         ring = None
         while ring is None or not entered(ring):
@@ -153,7 +156,8 @@ def run_once(one):
             time.sleep(0.0005)
         took = (time.monotonic() - start) * 1000
         process.wait(30)
-    one("terminate", *one.instances("running"), "--wait", "--timeout", 60)
+    # The guest may have been entered before the daemon says so.
+    one("terminate", *one.instances("running"), *one.instances("pending"), "--wait", "--timeout", 60)
     return took
 
 

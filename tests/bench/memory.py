@@ -13,8 +13,11 @@ ROUNDS = 3
 GOAL = Goal("value", 3)
 
 
+PEERS = ("microvm", "q35")
+
+
 def names():
-    return [f"{NAME}, guest idle", f"{NAME}, under disk I/O"]
+    return [f"{NAME}, {what} / {peer}" for what in ("guest idle", "under disk I/O") for peer in PEERS]
 
 
 def settled(command, guest_memory, fds, wait_s):
@@ -31,19 +34,22 @@ def ours(work, line, wait_s):
         return settled(command, tools.MEMORY_MIB, [fd], wait_s)
 
 
-def peer(work, cpu):
+def peer(work, machine, cpu):
+    """QEMU with the same two devices, on microvm's own bus or on PCI; its guest is idle."""
+    whole, bus = (MICROVM, "device") if machine == "microvm" else ("q35", "pci")
     with tap() as (fd, _):
-        command = qemu(MICROVM + ",memory-backend=ram", cpu,
+        command = qemu(whole + ",memory-backend=ram", cpu,
                        "-object", f"memory-backend-memfd,id=ram,size={tools.MEMORY_MIB}M,share=on",
                        "-drive", f"if=none,id=disk,format=raw,file={work / 'disk'},aio=io_uring,cache=writeback",
-                       "-device", "virtio-blk-device,drive=disk", "-netdev", f"tap,id=net,fd={fd},vhost=off",
-                       "-device", "virtio-net-device,netdev=net")
+                       "-device", f"virtio-blk-{bus},drive=disk", "-netdev", f"tap,id=net,fd={fd},vhost=off",
+                       "-device", f"virtio-net-{bus},netdev=net" + (",romfile=" if bus == "pci" else ""))
         return settled(command, "memory-backend-memfd", [fd], 1)
 
 
 def measure(results):
     tools.need(tools.VMM, tools.GUEST)
-    idle, busy, theirs, why = [], [], [], None
+    idle, busy, why = [], [], None
+    theirs = {machine: [] for machine in PEERS}
     with folder() as work:
         with open(work / "disk", "wb") as disk:
             disk.write(os.urandom(64 << 20))
@@ -54,12 +60,14 @@ def measure(results):
         for _ in range(ROUNDS):
             idle.append(ours(work, "0halt", 1))
             busy.append(ours(work, "block requests=1000000000 depth=32 write=0", 2))
-            if cpu:
-                theirs.append(peer(work, cpu))
-    for row, ours_taken in zip(names(), (idle, busy)):
-        whole = compare(row, "MiB", [all_of for all_of, _ in ours_taken], [all_of for all_of, _ in theirs],
-                        "QEMU microvm, idle", GOAL, why)
-        whole.details["dirty"] = rounded(statistics.median(dirty for _, dirty in ours_taken))
-        if theirs:
-            whole.details["peer_dirty"] = rounded(statistics.median(dirty for _, dirty in theirs))
-        results.add(whole)
+            for machine in PEERS if cpu else ():
+                theirs[machine].append(peer(work, machine, cpu))
+    rows = iter(names())
+    for ours_taken in (idle, busy):
+        for machine in PEERS:
+            whole = compare(next(rows), "MiB", [all_of for all_of, _ in ours_taken], [all_of for all_of, _ in theirs[machine]],
+                            f"QEMU {machine}, idle", GOAL, why)
+            whole.details["dirty"] = rounded(statistics.median(dirty for _, dirty in ours_taken))
+            if theirs[machine]:
+                whole.details["peer_dirty"] = rounded(statistics.median(dirty for _, dirty in theirs[machine]))
+            results.add(whole)

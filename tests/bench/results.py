@@ -103,8 +103,9 @@ class Results:
 
     WIDTHS = (56, 8, 10, 10, 26, 8, 16, 5)
 
-    def __init__(self, wanted):
+    def __init__(self, wanted, short=False):
         self.wanted = wanted
+        self.short = short  # less data where that changes little
         self.measures = []
 
     def head(self):

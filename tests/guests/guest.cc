@@ -4,12 +4,14 @@
 //
 //   hello                     says hello and powers off
 //   echo                      writes back what is typed, until 'q'
+//   boots                     counts its boots on the first disk, then does as echo
 //   reset [port=1]            resets the machine, by ACPI's register or the chipset's port
 //   spin                      uses its vCPU for ever, in ring 3
 //   flood bytes=N             writes N bytes to the serial line
 //   block requests=N depth=N bytes=N write=0|1 [sequential=1] [flush=1] [check=1]
 //                             block I/O at random places; flush: each write, one at a time, and a flush after
-//                             it; check: verifies what it wrote
+//                             it; check: verifies what it wrote; among=N: N places, evenly spread.
+//                             longest: ticks between two completions
 //   disk-id [nth=N]           a disk's size and serial
 //   net frames=N              sends N frames and counts the echoed ones
 //   entropy                   reads 64 bytes from virtio-rng
@@ -112,12 +114,15 @@ void block_speed(Disk& disk, uint64_t requests, uint16_t depth, uint32_t bytes, 
   uint64_t places = disk.sectors() / (bytes / 512);
   uint64_t sent = 0;
   uint64_t done = 0;
-  auto place = [&] { return (sequential ? sent : random.next()) % places * (bytes / 512); };
+  const uint64_t among = option("among", places);
+  auto place = [&] { return (sequential ? sent : random.next()) % among * (places / among) * (bytes / 512); };
   auto send = [&](uint16_t slot) {
     disk.submit(slot, write ? kWriteRequest : kRead, place(), bytes);
     ++sent;
   };
   uint64_t begin = ticks();
+  uint64_t last = begin;
+  uint64_t longest = 0;
   for (; flush && done < requests; ++sent, ++done) {
     disk.do_one(kWriteRequest, place(), bytes);
     disk.do_one(kFlush, 0, 0);
@@ -129,6 +134,9 @@ void block_speed(Disk& disk, uint64_t requests, uint16_t depth, uint32_t bytes, 
     for (int slot = disk.finished(); slot >= 0; slot = disk.finished()) {
       if (disk.status(static_cast<uint16_t>(slot)) != 0) fail("a request failed");
       ++done;
+      uint64_t now = ticks();
+      if (now - last > longest) longest = now - last;
+      last = now;
       if (sent < requests) {
         send(static_cast<uint16_t>(slot));
         added = true;
@@ -138,6 +146,7 @@ void block_speed(Disk& disk, uint64_t requests, uint16_t depth, uint32_t bytes, 
     pause();
   }
   print_line("ticks", ticks() - begin);
+  print_line("longest", longest);
   print_line("requests", done);
   print_line("kicks", disk.kicks());
 }
@@ -391,6 +400,16 @@ void run_smp() {
   count(0);
 }
 
+void run_boots() {
+  Disk disk(VirtioDevice::slot_of(kBlockDevice, 0), 1, 512);
+  disk.do_one(kRead, 0, 512);
+  uint64_t boots = ++*reinterpret_cast<uint64_t*>(disk.buffer(0));
+  disk.do_one(kWriteRequest, 0, 512);
+  disk.do_one(kFlush, 0, 0);
+  print_line("boots", boots);
+  run_echo();
+}
+
 void run_flood() {
   uint64_t bytes = option("bytes", 1 << 20);
   for (uint64_t i = 0; i < bytes; ++i) out8(0x3f8, static_cast<uint8_t>('a' + i % 26));
@@ -407,6 +426,8 @@ void run() {
     print("hello\n");
   } else if (command_is("echo")) {
     run_echo();
+  } else if (command_is("boots")) {
+    run_boots();
   } else if (command_is("reset")) {
     if (option("port", 0) == 0) reset();
     out8(0xcf9, 6);

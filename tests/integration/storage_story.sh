@@ -1,39 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Volumes, snapshots and images on a real Linux guest, as a user has them: storage_story.sh BIN-FOLDER IMAGE-FOLDER
-set -euo pipefail
-export PATH=$1:$PATH
+# shellcheck source=story.sh source-path=SCRIPTDIR
+. "$(dirname "$0")/story.sh" "$1"
 image=$2
-state=$(mktemp -d "${TMPDIR:-/tmp}/haneul-storage.XXXXXX")
-export HANEUL_SOCKET=$state/sock XDG_CONFIG_HOME=$state/config
-haneuld --state "$state/state" --socket "$HANEUL_SOCKET" --network private 2>"$state/log" &
-daemon=$!
-clean_up() {
-  status=$?
-  trap - EXIT
-  for id in $(haneul ls --json | jq -r '.. | .InstanceId? // empty' | sort -u); do
-    haneul terminate "$id" --wait >/dev/null 2>&1 || true
-  done
-  kill "$daemon" 2>/dev/null || true
-  wait "$daemon" 2>/dev/null || true
-  [ ! -e "${group:-none}" ] || status=1
-  [ "$status" = 0 ] || tail -30 "$state/log" >&2
-  rm -rf "$state"
-  exit "$status"
-}
-trap clean_up EXIT
-say() { printf '== %s\n' "$*"; }
-fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
-# expect WANTED COMMAND...: its whole output.
-expect() {
-  local wanted=$1 found; shift
-  found=$("$@") || fail "$*: exit status $?: $found"
-  [ "$found" = "$wanted" ] || fail "$*: '$found' instead of '$wanted'"
-}
-guest() { local name=$1; shift; haneul ssh "$name" -- "$@"; }
-# field KIND NAME MEMBER; the kind of an instance is ''.
-field() { haneul ${1:+"$1"} show "$2" --json | jq -r ".. | .$3? // empty" | head -1; }
-for _ in $(seq 300); do haneul ls >/dev/null 2>&1 && break; sleep 0.1; done
+no_group_stays() { [ ! -e "${group:-none}" ]; }
+at_end=no_group_stays
 
 say "An instance, with a mark on its root volume"
 haneul image register "$image" >/dev/null
@@ -44,9 +16,9 @@ guest web 'echo first >mark && sync'
 group=$(echo /sys/fs/cgroup/haneul-*/"$(field '' web InstanceId)")
 if [ -e "$group" ]; then
   expect "200000 100000" cat "$group/cpu.max"
-  expect "$(((1024 + 256 + 128) << 20))" cat "$group/memory.max"
-  expect 68 cat "$group/pids.max"
-  [ -s "$group/cgroup.procs" ] || fail "nobody is in $group"
+  expect "$(((1024 + 256 + 128 + 30 * 64) << 20))" cat "$group/memory.max"
+  expect 548 cat "$group/pids.max"
+  [ -n "$(cat "$group/cgroup.procs")" ] || fail "nobody is in $group"
   say "the VMM is in its cgroup"
 fi
 

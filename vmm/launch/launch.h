@@ -146,9 +146,12 @@ class VmmClient {
   Status detach_disk(std::string_view id, bool force);
   Status resize_disk(std::string_view id, uint64_t size_bytes);
   Result<std::vector<std::string>> disk_ids();
-  /// Puts an empty layer on each of these disks (volumes), all at one moment, and returns when what was the
-  /// top of each is frozen and durable: how long the guest's changes were held back. A disk that has this
-  /// layer on top already is left alone. Waits up to ten minutes: everything the guest wrote becomes durable.
+  /// Puts empty layers on these disks (volumes) and returns when what lies beneath them is frozen and durable: how
+  /// long the guest's changes were held back. One layer a disk: all at one moment. A disk that is named several times
+  /// gets its layers in that order, and the last ones come at one moment. A layer that a disk has already, on top or
+  /// further down, is left alone (and a push of it that had failed is finished), so the same request can be repeated
+  /// until it succeeds. Requests that come while another is under way are carried out in order. Waits up to ten
+  /// minutes: everything the guest wrote becomes durable.
   struct PushLayer {
     std::string disk;
     Layer layer;

@@ -20,7 +20,8 @@ enum class ThreadKind { kControl, kSpawner, kVcpu, kIo };
 
 class Filters {
  public:
-  /// Compiles all four, with libseccomp.
+  /// Compiles all four, with libseccomp. Before the first thread starts: it also holds this process's memory
+  /// allocator to the calls that the filters allow.
   static Result<Filters> compile();
   /// Binds the calling thread, for good. Needs PR_SET_NO_NEW_PRIVS.
   Status apply(ThreadKind kind) const;
