@@ -22,6 +22,14 @@ namespace haneul::vmm {
 
 using devices::acpi::PowerAction;
 
+namespace {
+
+// One I/O thread serves a disk, so more queues than a few only cost memory: they keep the guest's processors out of
+// each other's way.
+constexpr unsigned kMaxDiskQueues = 4;
+
+}  // namespace
+
 Result<UniqueFd> duplicate(const UniqueFd& fd) {
   if (!fd) return UniqueFd();
   UniqueFd copy(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
@@ -58,6 +66,7 @@ Machine::~Machine() {
 }
 
 Status Machine::build(const MachineConfig& config) {
+  disk_queues_ = static_cast<uint16_t>(std::min(config.vcpus, kMaxDiskQueues));
   ram_ = TRY(GuestRam::create(config.memory_bytes, config.huge_pages));
   TRY(ram_->map_into(vm_));
   TRY(vm_.set_tss_and_identity_map(x86::kTssGpa, x86::kIdentityMapGpa));
@@ -148,6 +157,7 @@ Result<Machine::MadeDisk> Machine::make_disk(const launch::Disk& disk) {
   BlockOptions options;
   options.id = disk.id;
   options.read_only = disk.read_only;
+  options.queues = disk_queues_;
   auto device = TRY(make_block(options, std::move(backend)));
   made.block = device.get();
   made.function = TRY(PciTransport::create(std::move(device), ram_->memory(), *interrupts_, *interrupts_,

@@ -158,6 +158,7 @@ class Machine {
   std::unique_ptr<devices::pci::Root> pci_;
   std::unique_ptr<devices::pci::ConfigPorts> config_ports_;
   std::unique_ptr<devices::pci::HotplugRegisters> hotplug_;
+  uint16_t disk_queues_ = 1;
   uint64_t kernel_entry_ = 0;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
 

@@ -183,6 +183,17 @@ TEST_F(MachineTest, HugePagesThatAreNotThereAreAnError) {
                   huge.memory_bytes >> 20));
 }
 
+TEST_F(MachineTest, ADiskHasAQueueForEachVcpuUpToFour) {
+  VmConfig many = config("", {{.path = folder_.disk("disk", 4_MiB), .id = "vol-1"}});
+  for (auto [vcpus, queues] : {std::pair(1u, 1u), std::pair(3u, 3u), std::pair(8u, 4u)}) {
+    many.vcpus = vcpus;
+    many.command_line = fmt::format("block requests=200 depth=8 check=1 queue={}", queues - 1);
+    EXPECT_EQ(output_of(many), "!verified=819200\ndone\n") << vcpus;
+    many.command_line = fmt::format("block requests=1 queue={}", queues);
+    EXPECT_EQ(output_of(many), "!FAIL the queue is too small\n") << vcpus;
+  }
+}
+
 TEST_F(MachineTest, EachDiskHasItsSizeAndSerial) {
   std::vector<VmDisk> disks = {{.path = folder_.disk("a", 1_MiB), .id = "vol0123456789abcdef0"},
                                {.path = folder_.disk("b", 3_MiB), .id = "vol-two", .read_only = true}};

@@ -28,7 +28,7 @@ class BlockDevice final : public Block, private IoWorker::Client, private block:
       : id_(std::move(options.id)),
         name_("block " + id_),
         read_only_(options.read_only || backend->read_only()),
-        queue_sizes_(options.queues, kBlockQueueSize),
+        queue_sizes_(options.queues, options.queues == 1 ? kBlockQueueSize : kBlockQueueSizeOfMany),
         backend_(std::move(backend)),
         worker_(std::move(worker)),
         channel_(backend_->open_channel(worker_->ring())) {}
@@ -94,7 +94,7 @@ void BlockDevice::read_config(uint32_t offset, std::span<std::byte> data) {
   block::Config config;
   config.capacity = backend_->size_bytes() / storage::kSectorBytes;
   config.size_max = kSizeMax;
-  config.seg_max = kBlockQueueSize - 2;
+  config.seg_max = queue_sizes_[0] - 2u;
   config.blk_size = static_cast<uint32_t>(storage::kSectorBytes);
   config.physical_block_exp = kPhysicalBlockExponent;
   config.min_io_size = static_cast<uint16_t>(kBlockSectors);

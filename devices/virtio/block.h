@@ -33,6 +33,9 @@ struct BlockOptions {
 
 inline constexpr uint16_t kMaxBlockQueues = 16;
 inline constexpr uint16_t kBlockQueueSize = 256;
+/// Of each of several. A request has room for as many pieces as its queue is large, so memory goes with the square:
+/// four of these take as much as one alone.
+inline constexpr uint16_t kBlockQueueSizeOfMany = 128;
 /// Limits that the configuration space tells the driver, and that requests are held to.
 inline constexpr uint32_t kMaxDiscardSectors = 1u << 21;
 inline constexpr uint32_t kMaxWriteZeroesSectors = 1u << 17;

@@ -145,7 +145,7 @@ TEST_F(BlockTest, ConfigurationDescribesTheDisk) {
   EXPECT_EQ(config.blk_size, 512u);
   EXPECT_EQ(config.physical_block_exp, 3);
   EXPECT_EQ(config.num_queues, 3);
-  EXPECT_EQ(config.seg_max, 254u);
+  EXPECT_EQ(config.seg_max, 126u);
   EXPECT_EQ(config.max_discard_seg, kMaxSegments);
   // Any part of it, at any width.
   for (uint32_t at = 0; at < block::kConfigBytes; ++at) {
@@ -155,6 +155,16 @@ TEST_F(BlockTest, ConfigurationDescribesTheDisk) {
   }
   EXPECT_EQ(driver->device().features() & block::kFeatureMultiQueue, block::kFeatureMultiQueue);
   EXPECT_EQ(driver->device().features() & block::kFeatureReadOnly, 0u);
+}
+
+TEST_F(BlockTest, ADisksOnlyQueueIsLarger) {
+  start({.id = "vol-1", .queues = 1, .read_only = false});
+  block::Config config;
+  auto bytes = driver->config(0, block::kConfigBytes);
+  std::memcpy(&config, bytes.data(), bytes.size());
+  EXPECT_EQ(config.num_queues, 1);
+  EXPECT_EQ(config.seg_max, 254u);
+  EXPECT_EQ(driver->device().features() & block::kFeatureMultiQueue, 0u);
 }
 
 TEST_F(BlockTest, TheSerialIsTheVolumesId) {

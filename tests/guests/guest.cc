@@ -11,7 +11,7 @@
 //   block requests=N depth=N bytes=N write=0|1 [sequential=1] [flush=1] [check=1]
 //                             block I/O at random places; flush: each write, one at a time, and a flush after
 //                             it; check: verifies what it wrote; among=N: N places, evenly spread.
-//                             longest: ticks between two completions
+//                             longest: ticks between two completions; queue=N: by that queue of the disk
 //   disk-id [nth=N]           a disk's size and serial
 //   net frames=N              sends N frames and counts the echoed ones
 //   entropy                   reads 64 bytes from virtio-rng
@@ -53,8 +53,8 @@ class Disk {
  public:
   Disk(unsigned slot, uint16_t depth, uint32_t bytes) : depth_(depth), bytes_(bytes) {
     if (slot == 0) fail("no block device");
-    device_.open(slot, 1ull << 9 /* FLUSH */);
-    device_.set_up_queue(0, queue_, 256);
+    device_.open(slot, 1ull << 9 /* FLUSH */ | 1ull << 12 /* MQ */);
+    device_.set_up_queue(static_cast<uint16_t>(option("queue", 0)), queue_, 256);
     device_.go();
     headers_ = static_cast<BlockHeader*>(allocate(sizeof(BlockHeader) * depth));
     statuses_ = static_cast<volatile uint8_t*>(allocate(depth));
