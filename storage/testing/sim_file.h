@@ -103,13 +103,18 @@ class SimMedium {
       });
     }
   }
-  SimMedium after_power_loss(Random& random) const {
+  enum class Keep { kAny, kNothing, kNewest };
+  SimMedium after_power_loss(Random& random, Keep keep = Keep::kAny) const {
     SimMedium left;
-    size_t length = below(random, pending_sizes.size() + 1);
+    auto pick_of = [&](size_t pending) -> size_t {
+      if (keep == Keep::kNothing) return 0;
+      return keep == Keep::kNewest ? pending : below(random, pending + 1);
+    };
+    size_t length = pick_of(pending_sizes.size());
     left.size = left.durable_size = length == 0 ? durable_size : pending_sizes[length - 1].second;
     for (const auto& [sector, cell] : cells) {
       if (sector * 512 >= left.size) break;
-      size_t pick = below(random, cell.pending.size() + 1);
+      size_t pick = pick_of(cell.pending.size());
       Cell survivor;
       survivor.now = survivor.durable = pick == 0 ? cell.durable : cell.pending[pick - 1].content;
       left.cells.emplace(sector, survivor);
@@ -224,10 +229,15 @@ class SimFile final : public AsyncFile {
     return {};
   }
   Status write_now(uint64_t offset, std::span<const std::byte> data) override {
+    // As a page cache does: whole sectors, with the rest of them as it was.
+    const uint64_t begin = offset / 512 * 512;
+    std::vector<std::byte> whole((offset + data.size() + 511) / 512 * 512 - begin);
+    medium_->get(begin, whole);
+    std::copy(data.begin(), data.end(), whole.begin() + static_cast<ptrdiff_t>(offset - begin));
     uint64_t number = ++medium_->clock;
-    medium_->promise(number, offset, data);
+    medium_->promise(number, begin, whole);
     TRY(now('w', offset));
-    medium_->put(number, offset, data);
+    medium_->put(number, begin, whole);
     return between();
   }
   Status sync_now() override {

@@ -3,8 +3,10 @@
 // goes.
 //
 // Requests are random, many at once, and complete in random order. A probe asks: if the power went now, would
-// every sector hold what it held at the last flush, or one of the contents it was given since? A crash goes
-// on with what is left. Layers are pushed in between; what is beneath must never change again. One thread.
+// every layer be sound, and every sector hold what it held at the last flush, or one of the contents it was given
+// since? A crash goes on with what is left. Layers are pushed in between, sums are made, volumes are cloned from
+// snapshots, both are deleted and their layers give back what nobody sees; what is beneath must never change again.
+// With crash points on, each step of all that, and of making, opening and closing layers, is probed. One thread.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -50,8 +52,21 @@ struct Request final : BlockRequest {
 
 class VolumeMachine {
  public:
-  VolumeMachine(Random& random, uint64_t sectors, uint64_t base_sectors)
-      : random_(random), sectors_(sectors), ring_(std::move(IoRing::create(8)).value()) {
+  struct Options {
+    uint64_t sectors = 64;
+    uint64_t base_sectors = 0;
+    bool encrypted = false;
+    /// One in so many steps of blocking work is probed; 0: none.
+    unsigned crash_points_one_in = 0;
+  };
+  VolumeMachine(Random& random, Options options)
+      : random_(random),
+        options_(options),
+        sectors_(options.sectors),
+        ring_(std::move(IoRing::create(8)).value()),
+        probe_ring_(std::move(IoRing::create(8)).value()) {
+    const uint64_t sectors = options.sectors;
+    const uint64_t base_sectors = options.base_sectors;
     base_medium_ = std::make_shared<SimMedium>();
     base_medium_->grow(base_sectors * 512);
     base_medium_->settle(base_medium_->clock);
@@ -71,12 +86,13 @@ class VolumeMachine {
 
   void open() {
     // As the store does before it hands a volume over.
+    CrashPoints points(*this);
     for (size_t i = 0; i + 1 < media_.size(); ++i) {
       SimFile file(media_[i], random_);
       Status frozen = freeze_layer(file);
       ASSERT_TRUE(frozen.ok()) << frozen.error().message();
     }
-    auto opened = open_volume(stack(media_, &files_), VolumeOptions());
+    auto opened = open_volume(stack(media_, keys_, &files_), VolumeOptions());
     ASSERT_TRUE(opened.ok()) << opened.error().message();
     volume_ = std::move(opened).value();
     channels_.push_back(volume_->open_channel(*ring_));
@@ -85,6 +101,7 @@ class VolumeMachine {
   void close() {
     finish_all();
     channels_.clear();
+    CrashPoints points(*this);
     volume_.reset();
     files_.clear();
   }
@@ -109,10 +126,10 @@ class VolumeMachine {
     std::vector<std::shared_ptr<SimMedium>> media;
     std::vector<std::set<Tag>> sectors;
   };
-  Wreck wreck() {
+  Wreck wreck(SimMedium::Keep keep = SimMedium::Keep::kAny) {
     Wreck left;
     for (const auto& medium : media_)
-      left.media.push_back(std::make_shared<SimMedium>(medium->after_power_loss(random_)));
+      left.media.push_back(std::make_shared<SimMedium>(medium->after_power_loss(random_, keep)));
     for (const auto& sector : model_.sectors) left.sectors.push_back(sector.after_crash);
     return left;
   }
@@ -122,6 +139,8 @@ class VolumeMachine {
     close();
     media_ = std::move(left.media);
     ++epoch_;
+    for (uint64_t sector = 0; sector < sectors_; ++sector)
+      model_.sectors[sector].after_crash = left.sectors[sector];
     open();
     if (::testing::Test::HasFatalFailure()) return;
     // What is there now is what stays there.
@@ -138,18 +157,21 @@ class VolumeMachine {
   }
 
   /// Opens what a power loss would leave now, and looks at all of it.
-  void probe() {
-    Wreck left = wreck();
+  void probe(SimMedium::Keep keep = SimMedium::Keep::kAny) {
+    Wreck left = wreck(keep);
+    for (const auto& medium : left.media) expect_sound(medium);
     for (size_t i = 0; i + 1 < left.media.size(); ++i) {
       SimFile file(left.media[i], random_);
       Status frozen = freeze_layer(file);
       ASSERT_TRUE(frozen.ok()) << frozen.error().message();
     }
-    std::vector<Tag> found = read_all(left.media, false);
-    for (uint64_t sector = 0; sector < found.size(); ++sector) {
+    std::vector<Tag> found = read_all(left.media, keys_, false);
+    ASSERT_GE(found.size(), left.sectors.size()) << "a size that was answered";
+    for (uint64_t sector = 0; sector < left.sectors.size(); ++sector) {
       ASSERT_TRUE(left.sectors[sector].contains(found[sector]))
           << "sector " << sector << " would hold " << found[sector] << " after a crash";
     }
+    for (uint64_t sector = left.sectors.size(); sector < found.size(); ++sector) ASSERT_EQ(found[sector], 0u);
     ++probes_;
   }
 
@@ -167,12 +189,13 @@ class VolumeMachine {
       return;
     }
     if (below(random_, 2) == 0) {
+      CrashPoints points(*this);
       ASSERT_TRUE(volume_->sync_top().ok());
     }
     auto file = std::make_unique<SimFile>(media_.back(), random_);
     file->faults.short_one_in = 8;
     files_.push_back(file.get());
-    Status begun = volume_->begin_push({std::move(file), std::nullopt});
+    Status begun = volume_->begin_push({std::move(file), keys_.back()});
     ASSERT_TRUE(begun.ok()) << begun.error().message();
     for (uint64_t i = below(random_, 8); i > 0; --i) random_request();
     for (uint64_t i = below(random_, 8); i > 0; --i) step();
@@ -190,16 +213,21 @@ class VolumeMachine {
     std::optional<Wreck> left;
     if (lost_at == 1) left = wreck();
     if (below(random_, 4) == 0) probe();
-    Status finished = volume_->finish_push();
+    Status finished;
+    {
+      CrashPoints points(*this);
+      finished = volume_->finish_push();
+    }
     ASSERT_TRUE(finished.ok()) << finished.error().message();
     if (left) return crash(std::move(*left));
     unfrozen_ = false;
     ASSERT_EQ(volume_->layers(), media_.size());
   }
 
-  /// Every snapshot holds what it held.
+  /// Every snapshot and every clone holds what it held.
   void check_snapshots() {
     for (size_t i = 0; i < snapshots_.size(); ++i) {
+      if (deleted_.contains(i)) continue;
       std::vector<std::set<Tag>> now = contents(i + 1);
       for (uint64_t sector = 0; sector < now.size(); ++sector) {
         Tag found = *now[sector].begin();
@@ -208,12 +236,80 @@ class VolumeMachine {
       }
       snapshots_[i] = std::move(now);  // it may not choose again
     }
+    for (const Clone& clone : clones_) {
+      auto [media, keys] = stack_of(clone);
+      std::vector<Tag> found = read_all(media, keys, true);
+      ASSERT_EQ(found, clone.content) << "a clone of snapshot " << clone.parent;
+    }
+  }
+
+  /// A volume from a snapshot: written to, and closed.
+  void clone() {
+    if (snapshots_.empty()) return;
+    size_t parent = below(random_, snapshots_.size());
+    if (deleted_.contains(parent) || unfrozen_) return;
+    Clone made{parent, std::make_shared<SimMedium>(), {}, {}};
+    SimFile beneath(media_[parent], random_);
+    LayerInfo info = read_layer_info(beneath).value();
+    NewLayer layer;
+    layer.parent = info.id;
+    layer.size_bytes = info.size_bytes;
+    made.key = create(made.medium, layer);
+    auto [media, keys] = stack_of(made);
+    made.content = read_all(media, keys, false, [&](uint64_t sectors, auto write) {
+      for (int i = 0; i < 12; ++i) {
+        uint64_t start = below(random_, sectors);
+        uint64_t count = 1 + below(random_, std::min<uint64_t>(20, sectors - start));
+        write(start, count, below(random_, 3) == 0 ? 0 : next_tag_++);
+      }
+    });
+    clones_.push_back(std::move(made));
+  }
+  /// A snapshot or a clone goes.
+  void delete_one() {
+    if (!clones_.empty() && below(random_, 2) == 0) {
+      clones_.erase(clones_.begin() + static_cast<ptrdiff_t>(below(random_, clones_.size())));
+    } else if (!snapshots_.empty()) {
+      deleted_.insert(below(random_, snapshots_.size()));
+    }
+  }
+  /// Layers that nobody stands on any more give back what none of their children shows.
+  void collect() {
+    if (unfrozen_) return;
+    CrashPoints points(*this);
+    for (size_t i : deleted_) {
+      if (i + 1 >= media_.size()) continue;
+      std::vector<std::unique_ptr<SimFile>> files;
+      files.push_back(std::make_unique<SimFile>(media_[i + 1], random_));
+      for (const Clone& clone : clones_) {
+        if (clone.parent == i) files.push_back(std::make_unique<SimFile>(clone.medium, random_));
+      }
+      std::vector<AsyncFile*> children;
+      for (const auto& file : files) children.push_back(file.get());
+      SimFile file(media_[i], random_);
+      auto punched = punch_hidden(file, children, {}, {});
+      ASSERT_TRUE(punched.ok()) << punched.error().message();
+      Status unused = punch_unused(file, {});
+      ASSERT_TRUE(unused.ok()) << unused.error().message();
+      given_back_ += *punched;
+    }
+  }
+  void make_sums() {
+    if (snapshots_.empty() || unfrozen_) return;
+    CrashPoints points(*this);
+    SimFile file(media_[below(random_, snapshots_.size())], random_);
+    Status made = write_sums(file, {});
+    ASSERT_TRUE(made.ok()) << made.error().message();
   }
 
   void resize() {
     finish_all();
     uint64_t more = sectors_ + 1 + below(random_, 200);
-    Status resized = volume_->resize(more * 512);
+    Status resized;
+    {
+      CrashPoints points(*this);
+      resized = volume_->resize(more * 512);
+    }
     ASSERT_TRUE(resized.ok()) << resized.error().message();
     sectors_ = more;
     model_.sectors.resize(more);
@@ -245,6 +341,7 @@ class VolumeMachine {
   uint64_t operations() const { return operations_; }
   uint64_t probes() const { return probes_; }
   size_t layers() const { return media_.size(); }
+  uint64_t given_back() const { return given_back_; }
 
  private:
   static std::array<std::byte, 512> content_of(Tag tag) {
@@ -252,64 +349,152 @@ class VolumeMachine {
     for (size_t at = 0; at < 512; at += 8) std::memcpy(&content[at], &tag, 8);
     return content;
   }
+  struct Clone {
+    size_t parent;
+    std::shared_ptr<SimMedium> medium;
+    std::optional<LayerKey> key;
+    std::vector<Tag> content;
+  };
+  using Media = std::vector<std::shared_ptr<SimMedium>>;
+  using Keys = std::vector<std::optional<LayerKey>>;
+  std::pair<Media, Keys> stack_of(const Clone& clone) {
+    auto end = static_cast<ptrdiff_t>(clone.parent + 1);
+    std::pair<Media, Keys> whole{{media_.begin(), media_.begin() + end},
+                                 {keys_.begin(), keys_.begin() + end}};
+    whole.first.push_back(clone.medium);
+    whole.second.push_back(clone.key);
+    return whole;
+  }
+
+  /// While it lives, steps of blocking calls are crash points.
+  class CrashPoints {
+   public:
+    explicit CrashPoints(VolumeMachine& machine) : machine_(machine) {
+      if (machine.options_.crash_points_one_in == 0) return;
+      for (const auto& medium : machine.media_) medium->between = [&machine] { machine.between(); };
+    }
+    CrashPoints(const CrashPoints&) = delete;
+    CrashPoints& operator=(const CrashPoints&) = delete;
+    ~CrashPoints() {
+      for (const auto& medium : machine_.media_) medium->between = {};
+    }
+
+   private:
+    VolumeMachine& machine_;
+  };
+  void between() {
+    if (::testing::Test::HasFatalFailure() || below(random_, options_.crash_points_one_in) != 0) return;
+    probe();
+  }
+  void expect_sound(const std::shared_ptr<SimMedium>& medium) {
+    SimFile file(medium, random_);
+    auto faults = check_layer(file, {}, {});
+    ASSERT_TRUE(faults.ok()) << faults.error().message();
+    for (const Fault& fault : *faults) FAIL() << fault.where << ": " << fault.what;
+  }
+
   void add_layer(NewLayer layer) {
+    auto medium = std::make_shared<SimMedium>();
+    keys_.push_back(create(medium, layer));
+    media_.push_back(medium);
+  }
+  /// What a power loss leaves of a layer that is being made is one whole, or none that anybody takes for one.
+  std::optional<LayerKey> create(const std::shared_ptr<SimMedium>& medium, NewLayer layer) {
     for (uint8_t& byte : layer.id) byte = static_cast<uint8_t>(random_());
-    media_.push_back(std::make_shared<SimMedium>());
-    SimFile file(media_.back(), random_);
+    if (options_.encrypted) {
+      layer.salt.fill(static_cast<uint8_t>(random_()));
+      layer.key = derive_layer_key(StoreKey{1}, layer.salt);
+    }
+    if (options_.crash_points_one_in != 0) {
+      medium->between = [&] {
+        auto left = std::make_shared<SimMedium>(medium->after_power_loss(random_));
+        left->between = {};
+        SimFile file(left, random_);
+        auto info = read_layer_info(file);
+        if (info.ok()) {
+          EXPECT_EQ(info->id, layer.id);
+          EXPECT_EQ(info->size_bytes, layer.size_bytes);
+          EXPECT_FALSE(info->frozen);
+          expect_sound(left);
+        }
+        ++probes_;
+      };
+    }
+    SimFile file(medium, random_);
     Status made = create_layer(file, layer);
-    ASSERT_TRUE(made.ok()) << made.error().message();
+    medium->between = {};
+    EXPECT_TRUE(made.ok()) << made.error().message();
+    return layer.key;
   }
   /// Files over these media; all of them are noted in `files`.
-  Stack stack(std::span<const std::shared_ptr<SimMedium>> media, std::vector<SimFile*>* files) {
+  Stack stack(std::span<const std::shared_ptr<SimMedium>> media,
+              std::span<const std::optional<LayerKey>> keys, std::vector<SimFile*>* files) {
     Stack made;
     if (base_medium_->size > 0) {
       auto base = std::make_unique<SimFile>(base_medium_, random_);
       files->push_back(base.get());
       made.raw_base = std::move(base);
     }
-    for (const auto& medium : media) {
-      auto file = std::make_unique<SimFile>(medium, random_);
+    for (size_t i = 0; i < media.size(); ++i) {
+      auto file = std::make_unique<SimFile>(media[i], random_);
       file->faults.short_one_in = 8;
       files->push_back(file.get());
-      made.layers.push_back({std::move(file), std::nullopt});
+      made.layers.push_back({std::move(file), keys[i]});
     }
     return made;
   }
-  /// All of a volume, through files of its own.
-  std::vector<Tag> read_all(std::span<const std::shared_ptr<SimMedium>> media, bool read_only) {
+  /// All of a volume, through files of its own; after `changes`, if there are any, which the files then hold.
+  using Write = std::function<void(uint64_t start, uint64_t count, Tag tag)>;
+  std::vector<Tag> read_all(std::span<const std::shared_ptr<SimMedium>> media,
+                            std::span<const std::optional<LayerKey>> keys, bool read_only,
+                            const std::function<void(uint64_t sectors, Write write)>& changes = {}) {
     std::vector<SimFile*> files;
     VolumeOptions options;
     options.read_only = read_only;
-    auto opened = open_volume(stack(media, &files), options);
+    auto opened = open_volume(stack(media, keys, &files), options);
     std::vector<Tag> tags;
     EXPECT_TRUE(opened.ok()) << opened.error().message();
     if (!opened.ok()) return tags;
-    auto channel = (*opened)->open_channel(*ring_);
-    Request request;
-    request.op = BlockOp::kRead;
-    request.length = (*opened)->size_bytes();
-    request.bytes.resize(request.length);
-    iovec piece{request.bytes.data(), request.length};
-    request.data = std::span(&piece, 1);
-    bool done = false;
-    request.done = [&done](Request&, BlockStatus status) {
-      EXPECT_EQ(status, BlockStatus::kOk);
-      done = true;
-    };
-    channel->submit(request);
-    while (!done) {
-      for (SimFile* file : files) {
-        if (file->pending() > 0) file->step();
+    auto channel = (*opened)->open_channel(*probe_ring_);
+    auto run = [&](BlockOp op, uint64_t offset, std::vector<std::byte>& bytes) {
+      Request request;
+      request.op = op;
+      request.offset = offset;
+      request.length = bytes.size();
+      iovec piece{bytes.data(), bytes.size()};
+      request.data = std::span(&piece, 1);
+      bool done = false;
+      request.done = [&done](Request&, BlockStatus status) {
+        EXPECT_EQ(status, BlockStatus::kOk);
+        done = true;
+      };
+      channel->submit(request);
+      while (!done) {
+        for (SimFile* file : files) {
+          if (file->pending() > 0) file->step();
+        }
+        EXPECT_TRUE(probe_ring_->run_once(false).ok());
       }
-      EXPECT_TRUE(ring_->run_once(false).ok());
+    };
+    const uint64_t size = (*opened)->size_bytes();
+    if (changes) {
+      changes(size / 512, [&](uint64_t start, uint64_t count, Tag tag) {
+        std::vector<std::byte> bytes;
+        auto content = content_of(tag);
+        for (uint64_t i = 0; i < count; ++i) bytes.insert(bytes.end(), content.begin(), content.end());
+        run(tag == 0 ? BlockOp::kWriteZeroes : BlockOp::kWrite, start * 512, bytes);
+      });
     }
-    for (uint64_t at = 0; at < request.length; at += 512) tags.push_back(tag_of(request.bytes.data() + at));
+    std::vector<std::byte> bytes(size, std::byte{0xee});
+    run(BlockOp::kRead, 0, bytes);
+    for (uint64_t at = 0; at < size; at += 512) tags.push_back(tag_of(bytes.data() + at));
     return tags;
   }
   /// What the lowest layers, so many of them, hold.
   std::vector<std::set<Tag>> contents(size_t layers) {
     std::vector<std::set<Tag>> sets;
-    for (Tag tag : read_all(std::span(media_).first(layers), true)) sets.push_back({tag});
+    auto tags = read_all(std::span(media_).first(layers), std::span(keys_).first(layers), true);
+    for (Tag tag : tags) sets.push_back({tag});
     return sets;
   }
 
@@ -468,11 +653,14 @@ class VolumeMachine {
   }
 
   Random& random_;
+  const Options options_;
   uint64_t sectors_;
   std::unique_ptr<IoRing> ring_;
+  std::unique_ptr<IoRing> probe_ring_;  // what is looked at beside the volume
   std::shared_ptr<SimMedium> base_medium_;
-  std::vector<std::shared_ptr<SimMedium>> media_;  // of the layers, the lowest first
-  std::vector<SimFile*> files_;                    // the volume's
+  Media media_;  // of the layers, the lowest first
+  Keys keys_;
+  std::vector<SimFile*> files_;  // the volume's
   std::unique_ptr<Volume> volume_;
   std::vector<std::unique_ptr<BlockChannel>> channels_;
   Model model_;
@@ -485,6 +673,9 @@ class VolumeMachine {
   uint64_t probes_ = 0;
   /// What each may hold.
   std::vector<std::vector<std::set<Tag>>> snapshots_;
+  std::set<size_t> deleted_;  // of them
+  std::vector<Clone> clones_;
+  uint64_t given_back_ = 0;
   bool unfrozen_ = false;
   Tag next_tag_ = 1;
 };

@@ -56,6 +56,12 @@ inline BlockStatus run(IoRing& ring, BlockChannel& channel, BlockOp op, uint64_t
   return run(ring, channel, request);
 }
 
+/// A number from the environment, for longer or shorter runs.
+inline uint64_t number_from(const char* name, uint64_t otherwise) {
+  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe)
+  return text != nullptr ? std::strtoull(text, nullptr, 0) : otherwise;
+}
+
 /// HANEUL_SEED, or a fresh one; printed, so that a failure can be run again.
 inline uint64_t seed() {
   const char* given = std::getenv("HANEUL_SEED");  // NOLINT(concurrency-mt-unsafe)

@@ -184,6 +184,21 @@ Result<uint64_t> read_map(AsyncFile& file, const State& state, const Journal& jo
   return MapReader(file, state, journal, visit).run();
 }
 
+Status for_runs(uint64_t index, const MapPage& page,
+                const std::function<Status(uint64_t first, uint64_t count, BlockState state)>& each) {
+  uint64_t begin = index * kBlocksPerMapPage;
+  for (const MapSector& sector : page) {
+    for (uint64_t block = 0; block < kBlocksPerSector;) {
+      uint64_t count = sector.states.run(block, kBlocksPerSector - block);
+      BlockState state = sector.states.get(block);
+      if (state != BlockState::kBeneath) TRY(each(begin + block, count, state));
+      block += count;
+    }
+    begin += kBlocksPerSector;
+  }
+  return {};
+}
+
 Status put_state(AsyncFile& file, State& state) {
   State next = state;
   ++next.generation;

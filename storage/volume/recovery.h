@@ -49,6 +49,10 @@ Result<MapPage> read_map_page(AsyncFile& file, uint64_t index, uint64_t volume_b
 Result<uint64_t> read_map(AsyncFile& file, const State& state, const Journal& journal,
                           const VisitMapPage& visit);
 
+/// Each run of blocks of one state but 0 in a map page; blocks are counted over the volume.
+Status for_runs(uint64_t index, const MapPage& page,
+                const std::function<Status(uint64_t first, uint64_t count, BlockState state)>& each);
+
 /// Carries the journal into the map and makes `start.state` what the file has: durable, an empty journal and,
 /// if asked for, frozen. Does nothing more than read if there is nothing to do. `visit` may be empty.
 enum class Freeze { kNo, kYes };

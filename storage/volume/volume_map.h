@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // VolumeMap: which layer of a stack holds each block. One look-up, whatever the depth.
 //
-// A region of 256 blocks (1 MiB) in which all agree costs 8 bytes; any other has a palette of the owners that
-// occur in it and 1, 2, 4 or 8 bits a block. Regions stand in chunks of 4096 (4 GiB), which exist where
-// something was written.
+// A region of 4096 blocks (16 MiB) in which all agree costs 8 bytes. Any other is either a list of its runs, 4 bytes
+// each, or *packed*: a palette of the owners that occur in it and as many bits a block as it takes to tell them apart.
+// Which of them is smaller is decided when a list has to grow. Regions stand in chunks of 256 (4 GiB), which exist
+// where something was written.
 //
 // Threads   none of its own: the volume's lock guards it.
 // Units     blocks of 4096 bytes.
@@ -62,24 +63,29 @@ class VolumeMap {
   size_t bytes() const { return bytes_; }
 
  private:
-  static constexpr uint64_t kRegionBlocks = 256;
-  static constexpr uint64_t kChunkRegions = 4096;
-  /// Of a region: the owner of all its blocks, or the palette.
-  struct Palette;
+  static constexpr uint64_t kRegionBlocks = 4096;
+  static constexpr uint64_t kChunkRegions = 256;
+  struct Mixed;
+  struct Runs;
+  struct Packed;
   struct Region {
-    // Odd: the owner is in the bits above. Even and not 0: a Palette. 0: nobody.
+    // Odd: the owner of all blocks is in the bits above. Even and not 0: a Mixed. 0: nobody.
     uintptr_t word = 0;
   };
   using Chunk = std::array<Region, kChunkRegions>;
 
-  static Palette* palette_of(Region region);
-  static Owner owner_in(Region region, uint64_t block);
+  static Mixed* mixed_in(Region region);
+  static Run run_in(Region region, uint64_t inside, uint64_t limit);
   Run run_in_region(uint64_t first, uint64_t limit) const;
   Region& region(uint64_t index);
   void set_in_region(Region& region, uint64_t first, uint64_t count, Owner owner);
+  void set_in_runs(Region& region, uint64_t first, uint64_t count, Owner owner);
+  void set_in_packed(Region& region, uint64_t first, uint64_t count, Owner owner);
   void make_uniform(Region& region, Owner owner);
-  Palette* make_palette(unsigned bits);
-  void free_palette(Palette* palette);
+  void make_packed(Region& region, size_t owners);
+  void put(Region& region, Mixed* mixed);
+  void* allocate(size_t bytes);
+  void release(Mixed* mixed);
 
   uint64_t blocks_;
   std::vector<std::unique_ptr<Chunk>> chunks_;
