@@ -209,7 +209,12 @@ Result<std::unique_ptr<Volume>> open_volume(Stack stack, VolumeOptions options) 
                       stack.layers.size());
   }
   AsyncFile& top_file = *stack.layers.back().file;
-  TRY(top_file.lock(options.read_only ? AsyncFile::Lock::kShared : AsyncFile::Lock::kExclusive));
+  if (!options.read_only) {
+    TRY(top_file.lock(AsyncFile::Lock::kExclusive));
+  } else if (auto info = read_layer_info(top_file); !info.ok() || !info->frozen) {
+    // Not a frozen one: it never changes, and who pushed a layer onto it has its lock as long as the volume is open.
+    TRY(top_file.lock(AsyncFile::Lock::kShared));
+  }
   std::vector<layer::Start> starts;
   for (const StackLayer& each : stack.layers) {
     layer::Start start =

@@ -142,5 +142,24 @@ TEST_F(VolumeThreads, DiscardAndWriteZeroesGiveTheHostItsBlocksBack) {
   EXPECT_EQ(blocks(0), snapshot);
 }
 
+TEST_F(VolumeThreads, WhatIsFrozenCanBeReadWhileTheVolumeIsOpen) {
+  const LayerId lowest = make(0, {});
+  auto volume = open(1);
+  VolumeOptions read_only;
+  read_only.read_only = true;
+  auto read = [&] {
+    std::vector<StackDescriptor> stack;
+    stack.push_back({open_file(path(0), O_RDONLY).value(), std::nullopt});
+    return open_volume(UniqueFd(), std::move(stack), read_only);
+  };
+  ASSERT_FALSE(read().ok());
+  EXPECT_EQ(read().error().code(), ErrorCode::kBusy);
+  make(1, lowest);
+  Push push{volume.get(), {make_async_file(open_file(path(1), O_RDWR).value()), std::nullopt}};
+  ASSERT_TRUE(push_layers(std::span(&push, 1)).ok());
+  auto frozen = read();
+  EXPECT_TRUE(frozen.ok()) << frozen.error().message();
+}
+
 }  // namespace
 }  // namespace haneul::storage

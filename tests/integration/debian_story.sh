@@ -20,13 +20,13 @@ expect "" guest deb 'systemctl --failed --no-legend --plain'
 say "A file system on an attached volume, found by udev"
 haneul volume attach data deb --device /dev/sdf >/dev/null
 disk=$(disk_of data)
-sum='cd /mnt && find etc -type f -print0 | sort -z | sudo xargs -0 cat | md5sum'
+sum='cd /mnt && sudo find etc -type f -print0 | sort -z | sudo xargs -0 cat | md5sum'
 before=$(guest deb "for i in 1 2 3 4 5 6 7 8 9 10; do [ ! -e $disk ] || break; sleep 0.1; done
   sudo mkfs.ext4 -q $disk && sudo mount $disk /mnt && sudo cp -a /etc /mnt/ && sudo sync -f /mnt && $sum") ||
   fail "$disk does not appear, or takes no file system"
 haneul snapshot create data --name files --wait >/dev/null
 haneul volume resize data 2G >/dev/null
-expect grown guest deb "sudo resize2fs $disk 2>/dev/null; size=\$(df --output=size -BM /mnt | tail -1 | tr -dc 0-9)
+expect grown guest deb "sudo resize2fs $disk >/dev/null 2>&1; size=\$(df --output=size -BM /mnt | tail -1 | tr -dc 0-9)
   sudo umount /mnt; [ \$size -gt 1800 ] && echo grown"
 haneul volume detach data >/dev/null
 haneul volume create --zone us-east-1a --from files --name copy >/dev/null
