@@ -126,8 +126,8 @@ Answer<Nothing> Cloud::deregister_image(const Caller& caller, const DeregisterIm
     }
     TRY(update.put(record).commit());
   }
-  for (const std::string& id : snapshots) archive_.remove(id);
   crash_point("deregister.recorded");
+  for (const std::string& id : snapshots) archive_.remove(id);
   // The files go when no instance stands on them any more.
   executor_.post("tidy", [this] { keeper_.tidy(); });
   return Nothing{};
