@@ -38,8 +38,8 @@ bool is_tap_of(const Identity& cloud, const LinkInfo& link) {
 }
 
 bool is_strangers(const Identity& cloud, const LinkInfo& link) {
-  return (is_bridge_by_name(cloud, link) && !is_bridge_of(cloud, link)) ||
-         (is_tap_by_name(cloud, link) && !is_tap_of(cloud, link));
+  return (link.name.starts_with(bridge_name(cloud.tag, "")) && !is_bridge_of(cloud, link)) ||
+         (link.name.starts_with(tap_prefix(cloud.tag)) && !is_tap_of(cloud, link));
 }
 
 Result<std::string> user_of(Netlink& netlink, const std::vector<LinkInfo>& links, const Identity& cloud,

@@ -22,7 +22,7 @@ struct Identity {
 bool is_bridge_of(const Identity& cloud, const LinkInfo& link);
 /// A tap of this cloud's, or one of this tag that has no mark yet.
 bool is_tap_of(const Identity& cloud, const LinkInfo& link);
-/// A bridge or tap with this cloud's tag that is not this cloud's.
+/// An interface with this cloud's tag in its name that is not this cloud's.
 bool is_strangers(const Identity& cloud, const LinkInfo& link);
 
 /// Who uses addresses of the range, other than this cloud: "interface lan has 172.31.17.4/24". Empty: nobody.

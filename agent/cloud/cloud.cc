@@ -10,6 +10,7 @@ namespace haneul::agent {
 Cloud::Cloud(CloudOptions options, StateStore& store, Machines& machines, Network& network, Stores& stores,
              std::unique_ptr<Supervisor> supervisor)
     : options_(std::move(options)),
+      places_(options_.vpc_network),
       model_(store),
       supervisor_(std::move(supervisor)),
       executor_(options_.threads),
@@ -51,6 +52,8 @@ Cloud::~Cloud() {
   supervisor_->stop();
   executor_.stop();
   background_.stop();
+  std::scoped_lock lock(model_.mutex());
+  model_.save_late();
 }
 
 // Work of the one executor may give work to the other.

@@ -31,6 +31,8 @@ namespace haneul::agent {
 struct CloudOptions {
   KeeperOptions keeper;
   uint64_t host_memory_mib = 0;
+  /// The /16 of the VPC. The same at every start.
+  uint32_t vpc_network = kEc2sVpc;
   size_t max_instances = 1000;
   size_t max_volumes = 10000;
   size_t max_snapshots = 100000;
@@ -175,7 +177,8 @@ class Cloud {
   Answer<void> apply_ebs(const Caller&, const EbsBlockDevice&, MappingRecord& mapping);
 
   Answer<std::vector<InstanceStateChange>> change_state(const std::vector<InstanceRecord>& instances,
-                                                        Event event, std::vector<std::string>& changed);
+                                                        Event event, std::vector<std::string>& changed,
+                                                        bool force = false);
   Answer<void> check_root(const InstanceRecord& instance);
   Answer<void> change_mappings(const InstanceRecord&, const ModifyInstanceAttributeRequest&, Update& update);
   Answer<void> tag_resource(Update& update, const Caller&, const std::string& id,

@@ -141,8 +141,8 @@ std::vector<std::string> Cloud::deregister(Update& update, ImageRecord record) {
 }
 
 void Cloud::clear_deregistered(const std::vector<std::string>& snapshots) {
-  for (const std::string& id : snapshots) archive_.remove(id);
   crash_point("deregister.recorded");
+  for (const std::string& id : snapshots) archive_.remove(id);
   // The files go when no instance stands on them any more.
   executor_.post("tidy", [this] { keeper_.tidy(); });
 }

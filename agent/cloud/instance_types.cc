@@ -30,6 +30,7 @@ InstanceTypeInfo describe(const InstanceType& type) {
   info.supported_usage_classes = {"on-demand"};
   info.supported_root_device_types = {"ebs"};
   info.supported_virtualization_types = {"hvm"};
+  info.bare_metal = !type.hypervisor;
   info.hypervisor = type.hypervisor;
   info.processor_info.supported_architectures = {"x86_64"};
   info.processor_info.sustained_clock_speed_in_ghz = type.clock_ghz;
@@ -37,7 +38,7 @@ InstanceTypeInfo describe(const InstanceType& type) {
   info.vcpu_info.default_threads_per_core = type.threads_per_core;
   info.vcpu_info.default_cores = std::max<int64_t>(1, type.vcpus / type.threads_per_core);
   info.memory_info.size_in_mib = type.memory_mib;
-  info.ebs_info = EbsInfo{.ebs_optimized_support = type.ebs_optimized, .encryption_support = "unsupported"};
+  info.ebs_info = EbsInfo{.ebs_optimized_support = type.ebs_optimized, .encryption_support = "supported"};
   info.network_info.network_performance = type.network;
   info.burstable_performance_supported = type.burstable;
   return info;

@@ -2,6 +2,7 @@
 // EC2's instance types and their sizes, from agent/instance_types.json, which is built into the daemon.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,7 +16,7 @@ struct InstanceType {
   int64_t vcpus = 0;
   int64_t memory_mib = 0;
   std::string network;
-  std::string hypervisor;
+  std::optional<std::string> hypervisor;  ///< none: bare metal
   double clock_ghz = 0;
   int64_t threads_per_core = 1;
   bool free_tier = false;
@@ -28,7 +29,7 @@ struct InstanceType {
     visit({.name = "vcpus", .required = true}, &InstanceType::vcpus);
     visit({.name = "memory_mib", .required = true}, &InstanceType::memory_mib);
     visit({.name = "network", .required = true}, &InstanceType::network);
-    visit({.name = "hypervisor", .required = true}, &InstanceType::hypervisor);
+    visit({.name = "hypervisor"}, &InstanceType::hypervisor);
     visit({.name = "clock_ghz", .required = true}, &InstanceType::clock_ghz);
     visit({.name = "threads_per_core", .required = true}, &InstanceType::threads_per_core);
     visit({.name = "free_tier"}, &InstanceType::free_tier);

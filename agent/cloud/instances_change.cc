@@ -69,9 +69,10 @@ Answer<Changes> changes_in(const ModifyInstanceAttributeRequest& request) {
 
 }  // namespace
 
-// Checks all, then changes all: one instance in a wrong state leaves every one as it was.
+// Checks all, then changes all: one instance in a wrong state leaves every one as it was. `force` is a stop's.
 Answer<std::vector<InstanceStateChange>> Cloud::change_state(const std::vector<InstanceRecord>& instances,
-                                                             Event event, std::vector<std::string>& changed) {
+                                                             Event event, std::vector<std::string>& changed,
+                                                             bool force) {
   Update update(model_);
   std::vector<InstanceStateChange> changes;
   for (InstanceRecord record : instances) {
@@ -85,7 +86,11 @@ Answer<std::vector<InstanceStateChange>> Cloud::change_state(const std::vector<I
     changes.push_back({.current_state = agent::describe(*after),
                        .instance_id = record.id,
                        .previous_state = agent::describe(before)});
-    if (*after == before) continue;
+    // A forced stop of one that is stopping already switches it off.
+    bool hurries = force && *after == State::kStopping;
+    if (*after == before && !hurries) continue;
+    changed.push_back(record.id);
+    record.forced = force;
     record.state = name(*after);
     record.rebooting = false;
     if (event == Event::kStart) {
@@ -96,7 +101,6 @@ Answer<std::vector<InstanceStateChange>> Cloud::change_state(const std::vector<I
       record.transition_reason = user_initiated();
       record.reason = state_reason("Client.UserInitiatedShutdown", "User initiated shutdown");
     }
-    changed.push_back(record.id);
     update.put(record);
   }
   TRY(update.commit());
@@ -141,12 +145,7 @@ Answer<StopInstancesReply> Cloud::stop_instances(const Caller& caller, const Sto
     std::scoped_lock lock(model_.mutex());
     auto instances = TRY(find_instances(caller, request.instance_ids));
     if (request.dry_run.value_or(false)) return dry_run_error();
-    reply.stopping_instances = TRY(change_state(instances, Event::kStop, changed));
-    // A forced stop of one that is stopping already switches it off.
-    if (force) {
-      changed.clear();
-      for (const InstanceRecord& record : instances) changed.push_back(record.id);
-    }
+    reply.stopping_instances = TRY(change_state(instances, Event::kStop, changed, force));
   }
   crash_point("stop-instances.intended");
   for (const std::string& id : changed) keeper_.stop(id, force);

@@ -235,7 +235,7 @@ Answer<DescribeInstanceTypesReply> Cloud::describe_instance_types(
   using R = const InstanceType&;
   static const FilterTable<InstanceType> filters({
       {"instance-type", [](R r) -> V { return {r.name}; }},
-      {"hypervisor", [](R r) -> V { return {r.hypervisor}; }},
+      {"hypervisor", [](R r) -> V { return r.hypervisor ? V{*r.hypervisor} : V{}; }},
       {"current-generation", [](R) -> V { return {"true"}; }},
       {"bare-metal", [](R) -> V { return {"false"}; }},
       {"free-tier-eligible", [](R r) -> V { return {r.free_tier ? "true" : "false"}; }},

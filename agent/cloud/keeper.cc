@@ -137,7 +137,7 @@ Result<launch::Process> Keeper::launch_plugged(const InstanceRecord& instance, c
   if (type == nullptr || zone == nullptr) {
     return make_error(ErrorCode::kNotFound, "no type {} or zone {}", instance.type, instance.zone);
   }
-  launch::Spec spec = TRY(make_spec(options_.layout, instance, image, *type, *zone, options_.dns));
+  launch::Spec spec = TRY(make_spec(options_.layout, instance, image, *type, *zone, options_.name_server()));
   spec.disks = TRY(disks_of(instance));
   crash_point("start.opened");
   UniqueFd tap = TRY(network_.plug(nic_of(instance)));

@@ -30,7 +30,8 @@ namespace haneul::agent {
 struct KeeperOptions {
   Layout layout;
   std::filesystem::path vmm_program;
-  std::string dns;
+  /// The name server of a guest that starts now, empty: none. Asked at every start: a host's changes.
+  std::function<std::string()> name_server = [] { return std::string(); };
   /// How long a guest may take after its power button before it is switched off.
   std::chrono::milliseconds stop_timeout = std::chrono::seconds(60);
   std::chrono::milliseconds terminate_timeout = std::chrono::seconds(10);
@@ -80,7 +81,7 @@ class Keeper {
   Status push_layers(const std::string& instance_id, std::vector<launch::VmmClient::PushLayer> pushes);
   VolumeLocks& volume_locks() { return locks_; }
 
-  /// Removes what terminated long ago, and keeps the logs bounded.
+  /// Removes what terminated long ago, keeps the logs bounded, and saves what a full disk kept from it.
   void tidy();
 
  private:
@@ -104,7 +105,9 @@ class Keeper {
   void apply_ending(InstanceRecord& instance, const launch::Ending& ending);
   void later(std::chrono::milliseconds delay, const std::string& id, std::function<void()> job);
 
-  void find_again(InstanceRecord instance, std::vector<NicPlan>& live);
+  /// The instance's VMM, if it runs on.
+  std::optional<launch::Process> find_again(InstanceRecord instance);
+  void clear(const InstanceRecord& instance);
   void resume(const InstanceRecord& instance);
   void resume_volumes();
 

@@ -25,15 +25,16 @@ bool has_process(const InstanceRecord& instance) {
 
 // A VMM that is recorded and lives is watched again. One that was started and not recorded is ended: nobody
 // has been told that it runs, and its start is repeated.
-void Keeper::find_again(InstanceRecord instance, std::vector<NicPlan>& live) {
+std::optional<launch::Process> Keeper::find_again(InstanceRecord instance) {
   if (has_process(instance)) {
     auto found =
         machines_.find(static_cast<pid_t>(instance.pid), static_cast<uint64_t>(instance.start_ticks));
     if (found.ok()) {
       LOG_INFO("{} runs on as process {}", instance.id, instance.pid);
-      live.push_back(nic_of(instance));
-      return watch(instance.id, std::move(found).value());
+      return std::move(found).value();
     }
+    // A full disk may have kept the record of a newer one from being written.
+    clear(instance);
     instance.pid = 0;
     instance.start_ticks = 0;
     if (instance.state == name(State::kRunning)) {
@@ -45,20 +46,25 @@ void Keeper::find_again(InstanceRecord instance, std::vector<NicPlan>& live) {
       }
     }
   } else {
-    Status cleared = machines_.clear(instance.uuid);
-    if (!cleared.ok()) LOG_ERROR("{}: {}", instance.id, cleared.error().message());
+    clear(instance);
     // Between the end of the old VMM of a reboot and the record of the new one.
     if (instance.state == name(State::kRunning)) instance.state = name(State::kPending);
   }
   instance.rebooting = false;
   std::scoped_lock lock(model_.mutex());
   save(instance);
+  return std::nullopt;
+}
+
+void Keeper::clear(const InstanceRecord& instance) {
+  Status cleared = machines_.clear(instance.uuid);
+  if (!cleared.ok()) LOG_ERROR("{}: {}", instance.id, cleared.error().message());
 }
 
 void Keeper::resume(const InstanceRecord& instance) {
   auto state = state_from(instance.state);
   if (state == State::kPending) start(instance.id);
-  if (state == State::kStopping || state == State::kShuttingDown) stop(instance.id, false);
+  if (state == State::kStopping || state == State::kShuttingDown) stop(instance.id, instance.forced);
   if (state == State::kRunning && instance.rebooting) reboot(instance.id);
 }
 
@@ -84,11 +90,17 @@ Status Keeper::reconcile() {
     for (const auto& [id, instance] : model_.instances()) instances.push_back(instance);
   }
   std::vector<NicPlan> live;
+  std::vector<std::pair<std::string, launch::Process>> running;
   for (const InstanceRecord& instance : instances) {
     bool at_rest = instance.state == name(State::kTerminated) || instance.state == name(State::kStopped);
-    if (!at_rest) find_again(instance, live);
+    auto process = at_rest ? std::nullopt : find_again(instance);
+    if (!process) continue;
+    live.push_back(nic_of(instance));
+    running.emplace_back(instance.id, std::move(*process));
   }
   TRY(network_.reconcile(live));
+  // Not before: one that ends now may start again, and needs the network for it.
+  for (auto& [id, process] : running) watch(id, std::move(process));
   for (const InstanceRecord& instance : instances) {
     auto current = model_.instance(instance.id);
     if (current) resume(*current);
@@ -102,6 +114,7 @@ void Keeper::tidy() {
   std::vector<InstanceRecord> instances;
   {
     std::scoped_lock lock(model_.mutex());
+    model_.save_late();
     for (const auto& [id, instance] : model_.instances()) instances.push_back(instance);
   }
   for (const InstanceRecord& instance : instances) {

@@ -15,6 +15,8 @@ namespace {
 constexpr auto kCloseTimeout = std::chrono::seconds(5);
 constexpr auto kFirstPoll = std::chrono::milliseconds(20);
 constexpr auto kLastPoll = std::chrono::milliseconds(1000);
+/// Of a VMM that does not answer, which takes a thread's time with every poll.
+constexpr auto kLastPollOfTheDeaf = std::chrono::milliseconds(30'000);
 
 struct PlannedDisk {
   std::string device;
@@ -291,7 +293,7 @@ void Keeper::run_detach_poll(const std::string& id, std::chrono::milliseconds pa
   if (!volume || volume->attachment != "detaching") return;
   auto there = has_disk(volume->instance_id, disk_serial(id));
   if (!there.ok() || *there) {
-    auto next = std::min(pause * 2, kLastPoll);
+    auto next = std::min(pause * 2, there.ok() ? kLastPoll : kLastPollOfTheDeaf);
     return later(pause, volume->instance_id, [this, id, next] { run_detach_poll(id, next); });
   }
   std::scoped_lock lock(model_.mutex());

@@ -30,6 +30,25 @@ Status Model::load() {
   return load_table<TaskRecord>();
 }
 
+Status Model::commit(const Batch& batch) {
+  if (late_.empty()) return store_.commit(batch);
+  Batch both;
+  for (const auto& [key, change] : late_) both.add(change);
+  for (const Batch::Change& change : batch.changes()) both.add(change);
+  TRY(store_.commit(both));
+  late_.clear();
+  return {};
+}
+
+void Model::keep_for_later(const Batch& batch) {
+  for (const Batch::Change& change : batch.changes()) late_[{change.kind, change.id}] = change;
+}
+
+void Model::save_late() {
+  if (late_.empty()) return;
+  if (commit({}).ok()) LOG_INFO("the state is saved again");
+}
+
 template <typename Record>
 std::optional<Record> Model::copy_of(const std::string& id) {
   std::scoped_lock lock(mutex_);

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Model: everything the daemon knows, in memory, with one lock; and Update, which changes it. An update is on
-// the disk before it is in memory, so that no client ever sees what a crash could take back.
+// the disk before it is in memory, so that no client ever sees what a crash could take back. Results that a full disk
+// refuses are the exception.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "agent/state/records.h"
 #include "agent/state/store.h"
@@ -53,6 +55,12 @@ class Model {
     if constexpr (std::is_same_v<Record, TaskRecord>) return tasks_;
   }
   StateStore& store() { return store_; }
+  /// Under the lock: commits a change, together with what could not be saved before.
+  Status commit(const Batch& batch);
+  /// Under the lock: what could not be saved, and is true all the same, goes with the next change.
+  void keep_for_later(const Batch& batch);
+  /// Under the lock: tries again to save it.
+  void save_late();
 
  private:
   template <typename Record>
@@ -69,6 +77,7 @@ class Model {
   std::map<std::string, VolumeRecord> volumes_;
   std::map<std::string, SnapshotRecord> snapshots_;
   std::map<std::string, TaskRecord> tasks_;
+  std::map<std::pair<std::string, std::string>, Batch::Change> late_;  ///< by kind and id
 };
 
 /// Changes that happen together. The lock is held from the first put() to commit().
@@ -89,17 +98,18 @@ class Update {
     return *this;
   }
   Status commit() {
-    Status written = model_.store().commit(batch_);
+    Status written = model_.commit(batch_);
     if (!written.ok()) return written;
     apply();
     return {};
   }
-  /// For what has happened already: it is true whether or not it can be written down, and the next start of
-  /// the daemon finds it out again by itself.
+  /// For what has happened already: it is true whether or not it can be written down now. It is tried again with
+  /// every later change; a daemon that dies before finds out by itself what became of its instances.
   void commit_result() {
     Status written = commit();
     if (written.ok()) return;
-    LOG_ERROR("the state cannot be saved: {}", written.error().message());
+    LOG_ERROR("the state cannot be saved now: {}", written.error().message());
+    model_.keep_for_later(batch_);
     apply();
   }
 

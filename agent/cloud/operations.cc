@@ -14,14 +14,20 @@ struct Signature<Answer<Reply> (Cloud::*)(const Caller&, const Request&)> {
   using RequestType = Request;
 };
 
+struct Traits {
+  bool own = false;
+  bool slow = false;
+};
+
 template <auto Method>
-constexpr Operation operation(std::string_view name, bool own = false) {
+constexpr Operation operation(std::string_view name, Traits traits = {}) {
   using Request = typename Signature<decltype(Method)>::RequestType;
   using Reply = typename Signature<decltype(Method)>::ReplyType;
   return {.name = name,
           .request = &type_of<Request>,
           .reply = &type_of<Reply>,
-          .own = own,
+          .own = traits.own,
+          .slow = traits.slow,
           .call = [](Cloud& cloud, const Caller& caller, const Json& json) -> Answer<Json> {
             Request request = TRY(decode_checked<Request>(json));
             Reply reply = TRY((cloud.*Method)(caller, request));
@@ -31,14 +37,14 @@ constexpr Operation operation(std::string_view name, bool own = false) {
 
 constexpr std::array kOperations = {
     operation<&Cloud::attach_volume>("AttachVolume"),
-    operation<&Cloud::cancel_task>("CancelTask", true),
-    operation<&Cloud::check_volume>("CheckVolume", true),
-    operation<&Cloud::copy_image>("CopyImage"),
+    operation<&Cloud::cancel_task>("CancelTask", {.own = true}),
+    operation<&Cloud::check_volume>("CheckVolume", {.own = true}),
+    operation<&Cloud::copy_image>("CopyImage", {.slow = true}),
     operation<&Cloud::copy_snapshot>("CopySnapshot"),
-    operation<&Cloud::create_image>("CreateImage"),
+    operation<&Cloud::create_image>("CreateImage", {.slow = true}),
     operation<&Cloud::create_key_pair>("CreateKeyPair"),
-    operation<&Cloud::create_snapshot>("CreateSnapshot"),
-    operation<&Cloud::create_snapshots>("CreateSnapshots"),
+    operation<&Cloud::create_snapshot>("CreateSnapshot", {.slow = true}),
+    operation<&Cloud::create_snapshots>("CreateSnapshots", {.slow = true}),
     operation<&Cloud::create_tags>("CreateTags"),
     operation<&Cloud::create_volume>("CreateVolume"),
     operation<&Cloud::delete_key_pair>("DeleteKeyPair"),
@@ -58,22 +64,22 @@ constexpr std::array kOperations = {
     operation<&Cloud::describe_snapshot_attribute>("DescribeSnapshotAttribute"),
     operation<&Cloud::describe_snapshots>("DescribeSnapshots"),
     operation<&Cloud::describe_tags>("DescribeTags"),
-    operation<&Cloud::describe_tasks>("DescribeTasks", true),
+    operation<&Cloud::describe_tasks>("DescribeTasks", {.own = true}),
     operation<&Cloud::describe_volumes>("DescribeVolumes"),
     operation<&Cloud::describe_volumes_modifications>("DescribeVolumesModifications"),
     operation<&Cloud::detach_volume>("DetachVolume"),
-    operation<&Cloud::export_image_file>("ExportImageFile", true),
-    operation<&Cloud::export_snapshot_file>("ExportSnapshotFile", true),
+    operation<&Cloud::export_image_file>("ExportImageFile", {.own = true}),
+    operation<&Cloud::export_snapshot_file>("ExportSnapshotFile", {.own = true}),
     operation<&Cloud::get_console_output>("GetConsoleOutput"),
-    operation<&Cloud::import_image_file>("ImportImageFile", true),
+    operation<&Cloud::import_image_file>("ImportImageFile", {.own = true, .slow = true}),
     operation<&Cloud::import_key_pair>("ImportKeyPair"),
-    operation<&Cloud::import_snapshot_file>("ImportSnapshotFile", true),
+    operation<&Cloud::import_snapshot_file>("ImportSnapshotFile", {.own = true}),
     operation<&Cloud::modify_image_attribute>("ModifyImageAttribute"),
     operation<&Cloud::modify_instance_attribute>("ModifyInstanceAttribute"),
     operation<&Cloud::modify_snapshot_attribute>("ModifySnapshotAttribute"),
     operation<&Cloud::modify_volume>("ModifyVolume"),
     operation<&Cloud::reboot_instances>("RebootInstances"),
-    operation<&Cloud::register_image>("RegisterImage"),
+    operation<&Cloud::register_image>("RegisterImage", {.slow = true}),
     operation<&Cloud::reset_image_attribute>("ResetImageAttribute"),
     operation<&Cloud::reset_snapshot_attribute>("ResetSnapshotAttribute"),
     operation<&Cloud::run_instances>("RunInstances"),

@@ -17,6 +17,8 @@ struct Operation {
   const Type& (*reply)();
   /// Haneul's, unknown to EC2.
   bool own = false;
+  /// Copies files, or waits for a guest's data to become durable, before it replies.
+  bool slow = false;
   /// Checks the request against its shape, does the operation, and gives the reply's members.
   Answer<Json> (*call)(Cloud& cloud, const Caller& caller, const Json& request);
 };

@@ -10,7 +10,6 @@
 namespace haneul::agent {
 namespace {
 
-constexpr uint32_t kVpcNetwork = 172u << 24 | 31u << 16;
 constexpr uint32_t kSubnetSize = 1u << (32 - kSubnetBits);
 
 // The same region and zone have the same ids in every cloud, as a tutorial's reader would like.
@@ -20,7 +19,7 @@ std::string fixed_id(std::string_view prefix, std::string_view name) {
 
 }  // namespace
 
-Places::Places() {
+Places::Places(uint32_t vpc_network) {
   static constexpr std::array<std::pair<const char*, const char*>, 2> kRegions = {
       {{"us-east-1", "use1"}, {"eu-west-1", "euw1"}}};
   unsigned index = 0;
@@ -32,7 +31,7 @@ Places::Places() {
       zone.zone_id = fmt::format("{}-az{}", short_name, letter - 'a' + 1);
       zone.region = name;
       zone.subnet_id = fixed_id("subnet", zone.name);
-      zone.network = kVpcNetwork + index * kSubnetSize;
+      zone.network = vpc_network + index * kSubnetSize;
       zone.label = std::string(1, static_cast<char>('a' + index));
       region.zones.push_back(std::move(zone));
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Regions, zones and the default VPC's subnets. One host is all regions; their zones share 172.31.0.0/16, a
-// /20 each, so that no two zones of one cloud have the same addresses.
+// Regions, zones and the default VPC's subnets. One host is all regions; their zones share one /16, EC2's
+// 172.31.0.0/16 unless this host uses it otherwise, a /20 each, so that no two zones of one cloud have the same
+// addresses.
 #pragma once
 
 #include <optional>
@@ -22,6 +23,7 @@ struct Zone {
   std::string label;     ///< one letter, of its own in the cloud
 };
 constexpr unsigned kSubnetBits = 20;
+constexpr uint32_t kEc2sVpc = 172u << 24 | 31u << 16;
 
 struct RegionPlace {
   std::string name;
@@ -31,8 +33,8 @@ struct RegionPlace {
 
 class Places {
  public:
-  /// us-east-1 and eu-west-1, three zones each.
-  Places();
+  /// us-east-1 and eu-west-1, three zones each, in the /16 that begins at vpc_network.
+  explicit Places(uint32_t vpc_network = kEc2sVpc);
 
   const std::vector<RegionPlace>& regions() const { return regions_; }
   const RegionPlace* region(std::string_view name) const;

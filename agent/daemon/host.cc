@@ -8,6 +8,7 @@
 
 #include <sstream>
 
+#include "agent/cloud/places.h"
 #include "base/file.h"
 #include "base/log.h"
 
@@ -115,69 +116,6 @@ launch::Jail HostMachines::jail(unsigned slot) {
     jail.gid = static_cast<gid_t>(*options_.first_uid + slot);
   }
   return jail;
-}
-
-HostNetwork::HostNetwork(NetworkChoice choice, std::string tag, const Places& places)
-    : choice_(choice), tag_(std::move(tag)), places_(places) {}
-
-Result<net::NicSpec> HostNetwork::spec_of(const NicPlan& nic) const {
-  net::NicSpec spec;
-  spec.tap = net::tap_name(tag_, nic.instance_id);
-  spec.zone = nic.zone;
-  spec.mac = TRY(net::Mac::parse(nic.mac));
-  spec.address = TRY(net::Ipv4::parse(nic.address));
-  return spec;
-}
-
-Result<UniqueFd> HostNetwork::plug(const NicPlan& nic) {
-  std::scoped_lock lock(mutex_);
-  if (choice_ == NetworkChoice::kNone) return UniqueFd();
-  if (!fabric_) return Error(ErrorCode::kInternal, "the network is not there");
-  net::NicSpec spec = TRY(spec_of(nic));
-  return fabric_->plug(spec);
-}
-
-Status HostNetwork::unplug(const std::string& instance_id) {
-  std::scoped_lock lock(mutex_);
-  if (!fabric_) return {};
-  return fabric_->unplug(net::tap_name(tag_, instance_id));
-}
-
-Status HostNetwork::reconcile(const std::vector<NicPlan>& live) {
-  std::scoped_lock lock(mutex_);
-  if (choice_ == NetworkChoice::kNone) return {};
-  failed_ = true;
-  std::vector<net::NicSpec> specs;
-  for (const NicPlan& nic : live) specs.push_back(TRY(spec_of(nic)));
-  if (fabric_) {
-    TRY(fabric_->reconcile(std::move(specs)));
-    failed_ = false;
-    return {};
-  }
-  net::FabricOptions options;
-  options.tag = tag_;
-  options.mode = choice_ == NetworkChoice::kHost ? net::NetworkMode::kHost : net::NetworkMode::kPrivate;
-  for (const RegionPlace& region : places_.regions()) {
-    for (const Zone& zone : region.zones) {
-      options.zones.push_back({.name = zone.name,
-                               .label = zone.label,
-                               .subnet = {.address = {zone.network}, .length = kSubnetBits},
-                               .gateway = {gateway_of(zone)}});
-    }
-  }
-  fabric_ = TRY(net::Fabric::open(std::move(options), std::move(specs)));
-  failed_ = false;
-  return {};
-}
-
-std::vector<std::string> HostNetwork::warnings() {
-  std::scoped_lock lock(mutex_);
-  return fabric_ ? fabric_->warnings() : std::vector<std::string>{};
-}
-
-Status HostNetwork::remove_all() {
-  std::scoped_lock lock(mutex_);
-  return fabric_ ? fabric_->remove_all() : Status();
 }
 
 Result<storage::Store*> HostStores::of(const std::string& region) {

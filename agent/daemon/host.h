@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The cloud's seams on this machine: VMM processes by vmm/launch, the network by net's Fabric, volumes by
-// storage/store. All thread-safe.
+// The cloud's seams on this machine: VMM processes by vmm/launch, volumes by storage/store. The network is in
+// host_network.h. All thread-safe.
 #pragma once
 
-#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 
-#include "agent/cloud/places.h"
 #include "agent/cloud/seams.h"
 #include "agent/daemon/cgroups.h"
-#include "net/fabric.h"
 
 namespace haneul::agent {
 
@@ -40,33 +37,6 @@ class HostMachines : public Machines {
 
  private:
   const HostMachinesOptions options_;
-};
-
-/// kNone: instances have no interface.
-enum class NetworkChoice { kHost, kPrivate, kNone };
-
-class HostNetwork : public Network {
- public:
-  HostNetwork(NetworkChoice choice, std::string tag, const Places& places);
-
-  Result<UniqueFd> plug(const NicPlan& nic) override;
-  Status unplug(const std::string& instance_id) override;
-  Status reconcile(const std::vector<NicPlan>& live) override;
-  std::vector<std::string> warnings() override;
-  /// Takes everything down again, when no instance is left.
-  Status remove_all();
-  /// Whether reconcile() failed: the daemon's exit status tells.
-  bool failed() const { return failed_; }
-
- private:
-  Result<net::NicSpec> spec_of(const NicPlan& nic) const;
-
-  const NetworkChoice choice_;
-  const std::string tag_;
-  const Places& places_;
-  std::mutex mutex_;
-  std::optional<net::Fabric> fabric_;
-  std::atomic<bool> failed_{false};
 };
 
 /// A store for each region, in STATE/regions/REGION/store; the key of the encrypted ones in STATE/store.key.

@@ -1,33 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // haneuld: opens the state, makes the world match it, and serves the control socket until it is told to stop.
 // Instances run on without it.
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <set>
 
 #include "agent/cloud/cloud.h"
+#include "agent/daemon/footprint.h"
 #include "agent/daemon/host.h"
+#include "agent/daemon/host_network.h"
+#include "agent/daemon/network_record.h"
 #include "agent/daemon/options.h"
 #include "agent/daemon/private_network.h"
+#include "agent/daemon/vmm_users.h"
 #include "agent/http/router.h"
 #include "agent/keys/key_pair.h"
 #include "base/file.h"
 #include "base/socket.h"
+#include "net/program.h"
 
 namespace haneul::agent {
 namespace {
-
-// From what systemd documents as unused by anyone (its UIDS-GIDS page): 2^28 ids, of which each cloud takes
-// 2^16.
-constexpr uid_t kFirstVmmUid = 0x70000000;
 
 /// Why the daemon ends, and the status with which it does.
 struct Failure {
@@ -40,21 +39,9 @@ int fail(const Error& error, int status) {
   return status;
 }
 
-Status make_folders(const std::filesystem::path& path, mode_t mode) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return {};
-  std::filesystem::create_directories(path, error);
-  if (error) return Error::from_errno(error.value(), fmt::format("cannot make the folder {}", path.string()));
-  if (::chmod(path.c_str(), mode) != 0) return errno_error("chmod of {}", path.string());
-  return {};
-}
-
-// Held as long as the process lives; the kernel lets go of it whatever its end.
-Result<UniqueFd> lock_state(const std::filesystem::path& state) {
-  UniqueFd lock = TRY(open_file(state / "lock", O_RDWR | O_CREAT));
-  if (::flock(lock.get(), LOCK_EX | LOCK_NB) == 0) return lock;
-  if (errno != EWOULDBLOCK) return errno_error("cannot lock {}", state.string());
-  return make_error(ErrorCode::kBusy, "another haneuld has the state folder {}", state.string());
+/// A full disk has a status of its own, whatever it was that did not fit.
+Failure failure(const Error& error, int status = kExitFailed) {
+  return {error.code() == ErrorCode::kNoSpace ? kExitNoSpace : status, error};
 }
 
 // Instances whose database is gone must not be taken for an empty cloud.
@@ -103,13 +90,15 @@ sigset_t block_signals() {
   return signals;
 }
 
-std::optional<uid_t> first_vmm_uid(const DaemonOptions& options) {
-  // Inside a user namespace of its own, root may not become another user.
-  auto map = read_file("/proc/self/uid_map", 4096);
-  bool whole = map.ok() && map->find("4294967295") != std::string::npos;
-  if (::geteuid() != 0 || !whole) return std::nullopt;
-  auto hash = std::strtoul(sha256_hex(options.state.string()).substr(0, 8).c_str(), nullptr, 16);
-  return kFirstVmmUid + static_cast<uid_t>(hash % 4096 << 16);
+// Those that a former daemon of this cloud started.
+std::set<pid_t> recorded_vmms(StateStore& store) {
+  std::set<pid_t> pids;
+  auto instances = store.list(InstanceRecord::kKind);
+  for (const auto& object : instances.ok() ? *instances : std::vector<StateStore::Object>{}) {
+    Answer<Json> json = parse_json(object.value);
+    if (json.ok()) pids.insert(json->value("pid", 0));
+  }
+  return pids;
 }
 
 const char* network_name(NetworkChoice choice) {
@@ -123,13 +112,20 @@ class Daemon {
 
  private:
   std::optional<Failure> prepare();
+  void probe_kvm();
+  std::optional<Failure> open_network();
+  HostMachinesOptions machines_options() const;
   std::optional<Failure> open_cloud();
   Status serve();
   void clean_up();
   bool idle() const;
 
   const DaemonOptions options_;
+  Footprint footprint_;
   UniqueFd lock_;
+  UniqueFd choosing_;  ///< this network, while its tag and range are being chosen
+  std::string kvm_ = "not available";
+  std::string vpc_;
   UniqueFd listener_;
   bool owns_socket_ = false;
   bool made_network_ = false;
@@ -143,81 +139,134 @@ class Daemon {
   std::unique_ptr<HttpServer> server_;
 };
 
+// What needs no folder comes first: a host that cannot do it is left as it was.
 std::optional<Failure> Daemon::prepare() {
-  Status made = make_folders(options_.state, 0700);
-  if (made.ok()) made = make_folders(options_.socket.parent_path(), 0755);
-  if (!made.ok()) return Failure{kExitFailed, made.error()};
-  auto lock = lock_state(options_.state);
-  if (!lock.ok())
-    return Failure{lock.error().code() == ErrorCode::kBusy ? kExitInUse : kExitFailed, lock.error()};
-  lock_ = std::move(*lock);
   auto kvm = open_host_kvm();
-  if (!kvm.ok() && !options_.without_kvm) return Failure{kExitNoKvm, kvm.error()};
+  if (!kvm.ok() && !options_.without_kvm) return failure(kvm.error(), kExitNoKvm);
   if (!kvm.ok()) LOG_WARNING("no instance can run: {}", kvm.error().message());
+  Status made = footprint_.make_folder(options_.state, 0700);
+  if (made.ok()) made = footprint_.make_folder(options_.socket.parent_path(), 0755);
+  if (!made.ok()) return failure(made.error());
+  auto lock = footprint_.lock(options_.state);
+  if (!lock.ok())
+    return failure(lock.error(), lock.error().code() == ErrorCode::kBusy ? kExitInUse : kExitFailed);
+  lock_ = std::move(*lock);
   auto listener = listen_unix(options_.socket, SOCK_STREAM, 0660);
-  if (!listener.ok()) {
-    return Failure{listener.error().code() == ErrorCode::kExists ? kExitInUse : kExitFailed,
-                   listener.error()};
-  }
+  if (!listener.ok())
+    return failure(listener.error(),
+                   listener.error().code() == ErrorCode::kExists ? kExitInUse : kExitFailed);
   listener_ = std::move(*listener);
   owns_socket_ = true;
+  if (kvm.ok()) probe_kvm();
   if (options_.network == NetworkChoice::kPrivate) {
     auto entered = enter_private_network(options_.state);
-    if (!entered.ok()) return Failure{kExitNetwork, entered.error()};
+    if (!entered.ok()) return failure(entered.error(), kExitNetwork);
     made_network_ = *entered;
   }
   return std::nullopt;
 }
 
-std::optional<Failure> Daemon::open_cloud() {
-  Status known = refuse_lost_database(options_.state);
-  if (!known.ok()) return Failure{kExitCorrupt, known.error()};
-  auto store = SqliteStore::open(options_.state / "state.db");
-  if (!store.ok())
-    return Failure{store.error().code() == ErrorCode::kCorrupt ? kExitCorrupt : kExitFailed, store.error()};
-  store_ = std::move(*store);
+// Whether Linux guests can run here is for the VMM to say; a cloud of other guests is fine without.
+void Daemon::probe_kvm() {
+  constexpr auto kPatience = std::chrono::seconds(20);
+  auto outcome = net::run_program(options_.vmm, {"--probe"}, {}, kPatience);
+  bool fit = outcome.ok() && outcome->exit_code == 0;
+  std::string sentence = outcome.ok() ? outcome->output + outcome->errors : outcome.error().message();
+  kvm_ = fit ? "runs Linux guests" : sentence.substr(0, sentence.find('\n'));
+  if (!fit) LOG_WARNING("Linux guests will not run: {}", kvm_);
+}
+
+// The range of the VPC and the tag. On the host's network, nobody else chooses until the bridges are there.
+std::optional<Failure> Daemon::open_network() {
+  bool shared = options_.network == NetworkChoice::kHost;
+  if (shared) {
+    auto lock = net::lock_network();
+    if (!lock.ok()) return failure(lock.error(), kExitNetwork);
+    choosing_ = std::move(*lock);
+  }
+  NetworkSurvey survey;
+  survey.choose_tag = [&](const std::string& wanted) -> Result<std::string> {
+    if (shared) return net::choose_tag(options_.state, wanted);
+    return wanted.empty() ? net::tag_for(options_.state) : wanted;
+  };
+  survey.user_of = [&](const std::string& tag, const net::Ipv4Prefix& range) -> Result<std::string> {
+    return shared ? net::range_user(tag, options_.state, range) : std::string();
+  };
+  auto record = settle_network(*store_, options_.vpc, survey);
+  if (!record.ok())
+    return failure(record.error(),
+                   record.error().code() == ErrorCode::kCorrupt ? kExitCorrupt : kExitNetwork);
+  vpc_ = record->vpc;
+  places_ = Places(parse_vpc(vpc_).value().address.value);
+  network_ =
+      std::make_unique<HostNetwork>(options_.network, record->tag, net::owner_of(options_.state), places_);
+  return std::nullopt;
+}
+
+HostMachinesOptions Daemon::machines_options() const {
   HostMachinesOptions machines;
-  machines.first_uid = first_vmm_uid(options_);
-  if (auto cgroups = Cgroups::create("/proc/self/mounts", net::tag_for(options_.state)); cgroups.ok()) {
+  machines.first_uid = first_vmm_uid(options_.state, recorded_vmms(*store_));
+  // By the whole hash: unlike the tag, no two clouds have the same.
+  auto cgroups = Cgroups::create("/proc/self/mounts", sha256_hex(options_.state.string()).substr(0, 16));
+  if (cgroups.ok()) {
     machines.cgroups = std::move(*cgroups);
   } else {
     LOG_INFO("instances have no limits by cgroup: {}", cgroups.error().message());
   }
-  machines_ = std::make_unique<HostMachines>(std::move(machines));
-  network_ = std::make_unique<HostNetwork>(options_.network, net::tag_for(options_.state), places_);
+  return machines;
+}
+
+std::optional<Failure> Daemon::open_cloud() {
+  Status known = refuse_lost_database(options_.state);
+  if (!known.ok()) return failure(known.error(), kExitCorrupt);
+  auto store = SqliteStore::open(options_.state / "state.db");
+  if (!store.ok())
+    return failure(store.error(), store.error().code() == ErrorCode::kCorrupt ? kExitCorrupt : kExitFailed);
+  store_ = std::move(*store);
+  if (auto failed = open_network()) return failed;
+  machines_ = std::make_unique<HostMachines>(machines_options());
   CloudOptions cloud;
   cloud.keeper.layout.state = options_.state;
   cloud.keeper.vmm_program = options_.vmm;
-  if (options_.network == NetworkChoice::kHost) cloud.keeper.dns = host_name_server();
+  if (options_.network == NetworkChoice::kHost) cloud.keeper.name_server = host_name_server;
   cloud.keeper.stop_timeout = options_.stop_timeout;
   cloud.keeper.terminate_timeout = options_.terminate_timeout;
   cloud.keeper.reboot_timeout = options_.reboot_timeout;
   cloud.host_memory_mib = host_memory_mib();
+  cloud.vpc_network = parse_vpc(vpc_).value().address.value;
   stores_ = std::make_unique<HostStores>(options_.state);
   auto opened = Cloud::open(std::move(cloud), *store_, *machines_, *network_, *stores_);
+  choosing_.reset();
   if (!opened.ok()) {
     int status = network_->failed()                             ? kExitNetwork
                  : opened.error().code() == ErrorCode::kCorrupt ? kExitCorrupt
                                                                 : kExitFailed;
-    return Failure{status, opened.error()};
+    return failure(opened.error(), status);
   }
   cloud_ = std::move(*opened);
   return std::nullopt;
 }
 
 Status Daemon::serve() {
-  Json facts{{"version", HANEUL_VERSION},        {"pid", ::getpid()},
-             {"state", options_.state.string()}, {"socket", options_.socket.string()},
-             {"vmm", options_.vmm.string()},     {"network", network_name(options_.network)},
+  Json facts{{"version", HANEUL_VERSION},
+             {"pid", ::getpid()},
+             {"state", options_.state.string()},
+             {"socket", options_.socket.string()},
+             {"vmm", options_.vmm.string()},
+             {"network", network_name(options_.network)},
+             {"vpc", vpc_},
+             {"kvm", kvm_},
              {"started", to_text(now())}};
   router_ = std::make_unique<Router>(*cloud_, std::move(facts));
   auto refuse = [](unsigned status, const std::string& sentence) {
-    return Router::error_reply(status, status == 413 ? "RequestEntityTooLarge" : "MalformedQueryString",
-                               sentence);
+    const char* code = status == 413   ? "RequestEntityTooLarge"
+                       : status == 503 ? "Unavailable"
+                                       : "MalformedQueryString";
+    return Router::error_reply(status, code, sentence);
   };
   server_ = TRY(HttpServer::start(
       std::move(listener_), HttpLimits{},
-      [this](const HttpRequest& request) { return router_->handle(request); }, refuse));
+      [this](const HttpRequest& request) { return router_->handle(request); }, Router::lane_of, refuse));
   return {};
 }
 
@@ -244,15 +293,18 @@ void Daemon::clean_up() {
 }
 
 int Daemon::run(const sigset_t& signals) {
-  auto failure = prepare();
-  if (!failure) failure = open_cloud();
-  if (!failure) {
+  auto failed = prepare();
+  if (!failed) failed = open_cloud();
+  if (!failed) {
     Status serving = serve();
-    if (!serving.ok()) failure = Failure{kExitFailed, serving.error()};
+    if (!serving.ok()) failed = failure(serving.error());
   }
-  if (failure) {
+  if (failed) {
     clean_up();
-    return fail(failure->error, failure->status);
+    stores_.reset();
+    store_.reset();
+    footprint_.undo();
+    return fail(failed->error, failed->status);
   }
   LOG_INFO("haneuld {} is ready on {}", HANEUL_VERSION, options_.socket.string());
   notify_ready();

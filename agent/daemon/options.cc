@@ -7,6 +7,7 @@
 #include <map>
 
 #include "agent/cli/defaults.h"
+#include "agent/daemon/network_record.h"
 
 namespace haneul::agent {
 namespace {
@@ -48,6 +49,17 @@ ParsedOptions parse_daemon_options(int argc, char** argv) {
   app.add_option("--network", options.network,
                  "host: bridges on this host; private: a network of its own; none")
       ->transform(CLI::CheckedTransformer(networks, CLI::ignore_case).description("host|private|none"));
+  std::string vpc = "auto";
+  app.add_option(
+         "--vpc", vpc,
+         "range of the instances' addresses, a /16 such as 172.31.0.0/16; auto: one that this host does "
+         "not use. Chosen at the first start and kept")
+      ->check([](const std::string& text) {
+        auto range = text == "auto" ? Result<net::Ipv4Prefix>(net::Ipv4Prefix{}) : parse_vpc(text);
+        return range.ok() ? std::string() : range.error().message();
+      })
+      ->type_name("auto|CIDR")
+      ->capture_default_str();
   app.add_option("--log-level", options.log_level, "debug, info, warn or error")
       ->transform(CLI::CheckedTransformer(levels, CLI::ignore_case).description("debug|info|warn|error"));
   app.add_option("--stop-timeout", stop_seconds, "seconds a guest has for its shutdown on stop")
@@ -68,6 +80,7 @@ ParsedOptions parse_daemon_options(int argc, char** argv) {
   if (options.socket.empty()) options.socket = default_socket(options.state);
   options.socket = std::filesystem::absolute(options.socket, ignored);
   options.vmm = std::filesystem::absolute(options.vmm, ignored);
+  if (vpc != "auto") options.vpc = parse_vpc(vpc).value();
   options.stop_timeout = std::chrono::seconds(stop_seconds);
   options.terminate_timeout = std::chrono::seconds(terminate_seconds);
   options.reboot_timeout = std::chrono::seconds(reboot_seconds);

@@ -7,8 +7,9 @@
 #include <optional>
 #include <string>
 
-#include "agent/daemon/host.h"
+#include "agent/daemon/host_network.h"
 #include "base/log.h"
+#include "net/address.h"
 
 namespace haneul::agent {
 
@@ -20,6 +21,7 @@ enum ExitStatus : int {
   kExitInUse = 4,
   kExitCorrupt = 5,
   kExitNetwork = 6,
+  kExitNoSpace = 7,
 };
 
 struct DaemonOptions {
@@ -27,6 +29,8 @@ struct DaemonOptions {
   std::filesystem::path socket;
   std::filesystem::path vmm;
   NetworkChoice network = NetworkChoice::kHost;
+  /// The range of the VPC; nullopt: the one it has, or one that is free.
+  std::optional<net::Ipv4Prefix> vpc;
   LogLevel log_level = LogLevel::kInfo;
   bool without_kvm = false;
   std::chrono::seconds stop_timeout{60};

@@ -38,20 +38,32 @@ struct HttpLimits {
   std::chrono::milliseconds request_timeout = std::chrono::seconds(30);
   /// A connection that asks for nothing.
   std::chrono::milliseconds idle_timeout = std::chrono::seconds(120);
+  /// Streams are connections, too, and some are kept for requests.
   size_t connections = 256;
+  size_t streams = 192;
+  /// For each lane.
   unsigned threads = 8;
 };
 
-/// One thread does all network work; handlers run on a pool, so a slow one blocks nobody else's request.
+/// How long a request may take. Requests of one lane wait for one another only.
+enum class Lane {
+  kQuick,   ///< does not wait for anything but the disk
+  kStream,  ///< connects to something that may not answer
+  kSlow,    ///< copies much, or waits for a guest's data to become durable
+};
+inline constexpr size_t kLaneCount = 3;
+
+/// One thread does all network work; handlers run on a pool for each lane, so a slow one blocks nobody else's request.
 class HttpServer {
  public:
   /// Called on any of the pool's threads.
   using Handler = std::function<HttpReply(const HttpRequest&)>;
   /// The reply to what the server refuses by itself: a status and a sentence.
   using Refusal = std::function<HttpReply(unsigned, const std::string&)>;
+  using LaneOf = std::function<Lane(const HttpRequest&)>;
 
   static Result<std::unique_ptr<HttpServer>> start(UniqueFd listener, HttpLimits limits, Handler handler,
-                                                   Refusal refusal);
+                                                   LaneOf lane_of, Refusal refusal);
   /// Ends all connections and waits for the handlers that run.
   ~HttpServer();
 

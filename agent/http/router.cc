@@ -26,6 +26,10 @@ HttpReply stream_reply(UniqueFd fd) {
   return {.status = 101, .body = "", .content_type = "", .stream = std::move(fd)};
 }
 
+std::string path_of(const HttpRequest& request) {
+  return request.target.substr(0, request.target.find('?'));
+}
+
 Result<UniqueFd> connect_tcp(const std::string& address, uint16_t port) {
   UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return errno_error("socket");
@@ -45,6 +49,14 @@ Result<UniqueFd> connect_tcp(const std::string& address, uint16_t port) {
   if (error != 0) return Error::from_errno(error, fmt::format("connecting to {}:{}", address, port));
   int on = 1;
   ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  // A guest that is gone says no goodbye: after two minutes of silence the kernel ends the connection.
+  int idle_s = 60;
+  int between_s = 20;
+  int probes = 3;
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_KEEPINTVL, &between_s, sizeof between_s);
+  ::setsockopt(fd.get(), IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
   return fd;
 }
 
@@ -53,6 +65,13 @@ Result<UniqueFd> connect_tcp(const std::string& address, uint16_t port) {
 HttpReply Router::error_reply(unsigned status, std::string_view code, const std::string& message) {
   Json error{{"Error", {{"Code", code}, {"Message", message}}}};
   return {.status = status, .body = to_text(error) + "\n", .content_type = "application/json", .stream = {}};
+}
+
+Lane Router::lane_of(const HttpRequest& request) {
+  if (request.method == "GET") return request.target == "/status" ? Lane::kQuick : Lane::kStream;
+  std::string path = path_of(request);
+  const Operation* operation = find_operation(std::string_view(path).substr(path.starts_with("/") ? 1 : 0));
+  return operation != nullptr && operation->slow ? Lane::kSlow : Lane::kQuick;
 }
 
 HttpReply Router::handle(const HttpRequest& request) {
@@ -69,7 +88,7 @@ Answer<HttpReply> Router::route(const HttpRequest& request) {
   if (cloud_.places().region(caller.region) == nullptr) {
     return api_error(ApiCode::kInvalidParameterValue, "Invalid region: [{}]", caller.region);
   }
-  std::string path = request.target.substr(0, request.target.find('?'));
+  std::string path = path_of(request);
   if (request.method == "GET" && path == "/status") {
     Json status = facts_;
     status.update(cloud_.summary());

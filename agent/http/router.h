@@ -17,6 +17,7 @@ class Router {
   Router(Cloud& cloud, Json facts) : cloud_(cloud), facts_(std::move(facts)) {}
 
   HttpReply handle(const HttpRequest& request);
+  static Lane lane_of(const HttpRequest& request);
   /// {"Error":{"Code":…,"Message":…},"RequestId":…}
   static HttpReply error_reply(unsigned status, std::string_view code, const std::string& message);
 

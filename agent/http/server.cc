@@ -4,6 +4,7 @@
 
 #include <sys/socket.h>
 
+#include <array>
 #include <atomic>
 #include <boost/asio.hpp>
 #include <boost/beast/core.hpp>
@@ -26,12 +27,31 @@ using boost::system::error_code;
 
 constexpr const char* kServerName = "haneuld";
 
+// One of something that is counted as long as this lives.
+class Counted {
+ public:
+  explicit Counted(std::atomic<size_t>& count) : count_(&count) { ++*count_; }
+  Counted(Counted&& other) noexcept : count_(std::exchange(other.count_, nullptr)) {}
+  Counted& operator=(Counted&&) = delete;
+  ~Counted() {
+    if (count_ != nullptr) --*count_;
+  }
+
+ private:
+  std::atomic<size_t>* count_;
+};
+
 }  // namespace
 
 class HttpServer::Impl {
  public:
-  Impl(HttpLimits limits, Handler handler, Refusal refusal)
-      : limits_(limits), handler_(std::move(handler)), refusal_(std::move(refusal)), pool_(limits.threads) {}
+  Impl(HttpLimits limits, Handler handler, LaneOf lane_of, Refusal refusal)
+      : limits_(limits),
+        handler_(std::move(handler)),
+        lane_of_(std::move(lane_of)),
+        refusal_(std::move(refusal)) {
+    for (auto& pool : pools_) pool = std::make_unique<Executor>(limits.threads);
+  }
   ~Impl() { stop(); }
 
   Status listen(UniqueFd listener);
@@ -41,8 +61,9 @@ class HttpServer::Impl {
   HttpReply handle(const HttpRequest& request) { return handler_(request); }
   HttpReply refuse(unsigned status, const std::string& sentence) { return refusal_(status, sentence); }
   asio::io_context& io() { return io_; }
-  Executor& pool() { return pool_; }
+  Executor& pool_for(const HttpRequest& request) { return *pools_[static_cast<size_t>(lane_of_(request))]; }
   std::atomic<size_t>& connections() { return connections_; }
+  std::atomic<size_t>& streams() { return streams_; }
   std::string next_key() { return std::to_string(next_key_++); }
 
  private:
@@ -50,13 +71,15 @@ class HttpServer::Impl {
 
   const HttpLimits limits_;
   Handler handler_;
+  LaneOf lane_of_;
   Refusal refusal_;
   std::atomic<size_t> connections_{0};
+  std::atomic<size_t> streams_{0};
   uint64_t next_key_ = 0;
   asio::io_context io_{1};
   Local::acceptor acceptor_{io_};
   asio::steady_timer accept_pause_{io_};
-  Executor pool_;
+  std::array<std::unique_ptr<Executor>, kLaneCount> pools_;
   std::thread thread_;
 };
 
@@ -66,13 +89,16 @@ namespace {
 // thread's.
 class Relay : public std::enable_shared_from_this<Relay> {
  public:
-  Relay(Stream client, UniqueFd peer, std::string first)
+  Relay(Stream client, UniqueFd peer, std::string first, Counted connection, std::shared_ptr<Counted> stream)
       : client_(std::move(client)),
         peer_(client_.get_executor(), peer.release()),
-        to_peer_(std::move(first)) {}
+        to_peer_(std::move(first)),
+        connection_(std::move(connection)),
+        stream_(std::move(stream)) {}
 
   void start() {
     client_.expires_never();
+    await_hang_up();
     if (to_peer_.empty()) {
       read_client();
     } else {
@@ -84,6 +110,13 @@ class Relay : public std::enable_shared_from_this<Relay> {
  private:
   static constexpr size_t kChunk = 16 << 10;
 
+  // A client that is gone altogether ends the stream, also when the peer takes no input and says nothing. One that
+  // only has no more input still listens.
+  void await_hang_up() {
+    client_.socket().async_wait(Local::socket::wait_error, [self = shared_from_this()](error_code error) {
+      if (!error) self->close();
+    });
+  }
   void read_client() {
     to_peer_.resize(kChunk);
     client_.socket().async_read_some(asio::buffer(to_peer_),
@@ -129,6 +162,8 @@ class Relay : public std::enable_shared_from_this<Relay> {
   asio::posix::stream_descriptor peer_;
   std::string to_peer_;
   std::string to_client_;
+  Counted connection_;
+  std::shared_ptr<Counted> stream_;
 };
 
 // One connection: reads a request, has it handled on the pool, writes the reply, and again.
@@ -138,12 +173,8 @@ class Session : public std::enable_shared_from_this<Session> {
       : server_(server),
         key_(server.next_key()),
         stream_(std::move(socket)),
-        buffer_(server.limits().header_bytes + (64 << 10)) {
-    ++server_.connections();
-  }
-  ~Session() { --server_.connections(); }
-  Session(const Session&) = delete;
-  Session& operator=(const Session&) = delete;
+        buffer_(server.limits().header_bytes + (64 << 10)),
+        counted_(server.connections()) {}
 
   void start() { wait(); }
 
@@ -222,7 +253,8 @@ class Session : public std::enable_shared_from_this<Session> {
     request.body = std::move(message.body());
     keep_alive_ = message.keep_alive();
     stream_.expires_never();
-    server_.pool().post(key_, [self = shared_from_this(), request = std::move(request)] {
+    Executor& pool = server_.pool_for(request);
+    pool.post(key_, [self = shared_from_this(), request = std::move(request)] {
       auto reply = std::make_shared<HttpReply>(self->server_.handle(request));
       asio::post(self->server_.io(), [self, reply] { self->reply(std::move(*reply)); });
     });
@@ -234,6 +266,8 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   void reply(HttpReply reply) {
+    if (reply.stream && server_.streams() >= server_.limits().streams)
+      reply = server_.refuse(503, "There are too many streams: close one, or try again later");
     response_ = Response(static_cast<http::status>(reply.status), 11);
     response_.set(http::field::server, kServerName);
     bool upgrade = reply.status == 101;
@@ -247,19 +281,22 @@ class Session : public std::enable_shared_from_this<Session> {
       response_.prepare_payload();
     }
     stream_.expires_after(server_.limits().request_timeout);
-    auto written = [self = shared_from_this(), peer = std::make_shared<UniqueFd>(std::move(reply.stream))](
-                       error_code error, size_t) {
+    auto counted = reply.stream ? std::make_shared<Counted>(server_.streams()) : nullptr;
+    auto written = [self = shared_from_this(), counted,
+                    peer = std::make_shared<UniqueFd>(std::move(reply.stream))](error_code error, size_t) {
       if (error) return;
-      if (*peer) return self->become_stream(std::move(*peer));
+      if (*peer) return self->become_stream(std::move(*peer), counted);
       if (!self->keep_alive_) return self->close();
       self->wait();
     };
     http::async_write(stream_, response_, std::move(written));
   }
 
-  void become_stream(UniqueFd peer) {
+  void become_stream(UniqueFd peer, std::shared_ptr<Counted> counted) {
     std::string first(static_cast<const char*>(buffer_.data().data()), buffer_.data().size());
-    std::make_shared<Relay>(std::move(stream_), std::move(peer), std::move(first))->start();
+    std::make_shared<Relay>(std::move(stream_), std::move(peer), std::move(first), std::move(counted_),
+                            std::move(counted))
+        ->start();
   }
 
   // What the client still sends is read and dropped for a moment: otherwise the kernel may discard the reply.
@@ -291,6 +328,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool keep_alive_ = false;
   size_t header_bytes_ = 0;
   size_t dropped_bytes_ = 0;
+  Counted counted_;
 };
 
 }  // namespace
@@ -324,15 +362,15 @@ void HttpServer::Impl::accept() {
 void HttpServer::Impl::stop() {
   io_.stop();
   if (thread_.joinable()) thread_.join();
-  pool_.stop();
+  for (auto& pool : pools_) pool->stop();
 }
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 HttpServer::~HttpServer() = default;
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(UniqueFd listener, HttpLimits limits, Handler handler,
-                                                      Refusal refusal) {
-  auto impl = std::make_unique<Impl>(limits, std::move(handler), std::move(refusal));
+                                                      LaneOf lane_of, Refusal refusal) {
+  auto impl = std::make_unique<Impl>(limits, std::move(handler), std::move(lane_of), std::move(refusal));
   TRY(impl->listen(std::move(listener)));
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }

@@ -22,6 +22,7 @@ constexpr std::array<Row, kApiCodeCount> kTable = {{
     {ApiCode::kInstanceLimitExceeded, "InstanceLimitExceeded", 400},
     {ApiCode::kInsufficientFreeAddressesInSubnet, "InsufficientFreeAddressesInSubnet", 400},
     {ApiCode::kInsufficientInstanceCapacity, "InsufficientInstanceCapacity", 500},
+    {ApiCode::kInsufficientVolumeCapacity, "InsufficientVolumeCapacity", 500},
     {ApiCode::kInternalError, "InternalError", 500},
     {ApiCode::kInvalidAction, "InvalidAction", 400},
     {ApiCode::kInvalidAmiIdMalformed, "InvalidAMIID.Malformed", 400},

@@ -24,6 +24,7 @@ enum class ApiCode {
   kInstanceLimitExceeded,
   kInsufficientFreeAddressesInSubnet,
   kInsufficientInstanceCapacity,
+  kInsufficientVolumeCapacity,
   kInternalError,
   kInvalidAction,
   kInvalidAmiIdMalformed,
@@ -79,9 +80,11 @@ unsigned http_status(ApiCode code);
 class [[nodiscard]] ApiError {
  public:
   ApiError(ApiCode code, std::string message) : code_(code), message_(std::move(message)) {}
-  /// A failure of the world: InternalError, with its sentence.
+  /// A failure of the world, with its sentence: InternalError, but InsufficientVolumeCapacity of a full disk.
   ApiError(Error error)  // NOLINT(google-explicit-constructor)
-      : code_(ApiCode::kInternalError), message_(error.message()) {}
+      : code_(error.code() == ErrorCode::kNoSpace ? ApiCode::kInsufficientVolumeCapacity
+                                                  : ApiCode::kInternalError),
+        message_(error.message()) {}
 
   ApiCode code() const { return code_; }
   const std::string& message() const { return message_; }

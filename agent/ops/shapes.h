@@ -357,7 +357,7 @@ struct InstanceTypeInfo {
   std::vector<std::string> supported_root_device_types;
   std::vector<std::string> supported_virtualization_types;
   bool bare_metal = false;
-  std::string hypervisor;
+  std::optional<std::string> hypervisor;  ///< metal has none
   ProcessorInfo processor_info;
   VcpuInfo vcpu_info;
   MemoryInfo memory_info;

@@ -44,6 +44,8 @@ struct InstanceRecord {
   std::string shutdown_behavior = "stop";
   bool has_run = false;
   bool rebooting = false;
+  /// The stop that is under way does not wait for the guest.
+  bool forced = false;
   /// The VMM's process while there is one; 0 otherwise.
   int64_t pid = 0;
   int64_t start_ticks = 0;
@@ -79,6 +81,7 @@ struct InstanceRecord {
     visit({.name = "shutdown_behavior"}, &R::shutdown_behavior);
     visit({.name = "has_run"}, &R::has_run);
     visit({.name = "rebooting"}, &R::rebooting);
+    visit({.name = "forced"}, &R::forced);
     visit({.name = "pid"}, &R::pid);
     visit({.name = "start_ticks"}, &R::start_ticks);
     visit({.name = "terminated_at"}, &R::terminated_at);

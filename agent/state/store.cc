@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
 
 #include "base/endian.h"
@@ -18,8 +19,12 @@ constexpr int kSchemaVersion = 1;
 
 Error sqlite_error(sqlite3* db, std::string_view what) {
   int code = ::sqlite3_errcode(db);
+  int number = ::sqlite3_system_errno(db);
+  // Its own files beside the database do not fit either: it says "disk I/O error" then.
+  bool full =
+      code == SQLITE_FULL || ((code & 0xff) == SQLITE_IOERR && (number == ENOSPC || number == EDQUOT));
+  if (full) return make_error(ErrorCode::kNoSpace, "{}: the disk is full", what);
   ErrorCode kind = code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? ErrorCode::kCorrupt
-                   : code == SQLITE_FULL                           ? ErrorCode::kNoSpace
                    : code == SQLITE_BUSY                           ? ErrorCode::kBusy
                                                                    : ErrorCode::kIo;
   return make_error(kind, "{}: {}", what, ::sqlite3_errmsg(db));
@@ -72,6 +77,11 @@ Status check_header(const std::filesystem::path& file) {
 
 Batch& Batch::put(std::string_view kind, std::string_view id, std::string value) {
   changes_.push_back({std::string(kind), std::string(id), std::move(value), false});
+  return *this;
+}
+
+Batch& Batch::add(Change change) {
+  changes_.push_back(std::move(change));
   return *this;
 }
 

@@ -32,6 +32,7 @@ class Batch {
     std::string value;
     bool removed = false;
   };
+  Batch& add(Change change);
   const std::vector<Change>& changes() const { return changes_; }
 
  private:

@@ -129,9 +129,7 @@ TEST_F(CloudTest, DeafGuestIsSwitchedOff) {
 
 TEST_F(CloudTest, ForcedStopDoesNotWait) {
   world_.keeper.stop_timeout = std::chrono::hours(1);
-  world_.stop();
-  world_.keeper.layout.state = world_.folder / "state";
-  world_.start();
+  world_.restart();
   world_.machines->deaf = true;
   std::string id = world_.run_one();
   ASSERT_TRUE(world_.becomes(id, "running"));

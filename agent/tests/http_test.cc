@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The HTTP server against clients that misbehave, and the paths of the control socket.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -73,6 +74,7 @@ class HttpTest : public ::testing::Test {
     limits_.idle_timeout = std::chrono::milliseconds(600);
     limits_.body_bytes = 1 << 20;
     limits_.connections = 16;
+    limits_.streams = 4;
     limits_.threads = 2;
     socket_ = world_.folder / "http.sock";
     router_ = std::make_unique<Router>(*world_.cloud, Json{{"version", "test"}});
@@ -84,6 +86,9 @@ class HttpTest : public ::testing::Test {
                       return HttpReply{};
                     }
                     return router_->handle(request);
+                  },
+                  [](const HttpRequest& request) {
+                    return request.target == "/slow" ? Lane::kSlow : Router::lane_of(request);
                   },
                   [](unsigned status, const std::string& sentence) {
                     return Router::error_reply(status, "MalformedQueryString", sentence);
@@ -206,6 +211,57 @@ TEST_F(HttpTest, AHangingClientAndASlowHandlerBlockNobodyElse) {
   auto before = std::chrono::steady_clock::now();
   EXPECT_EQ(post("DescribeRegions", "{}").status, 200U);
   EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::milliseconds(900));
+}
+
+TEST_F(HttpTest, SlowRequestsHoldUpNobodyElse) {
+  std::vector<RawClient> slow;
+  for (int i = 0; i < 6; ++i) {
+    slow.emplace_back(socket_);
+    slow.back().send("POST /slow HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+  }
+  auto before = std::chrono::steady_clock::now();
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(post("DescribeRegions", "{}").status, 200U);
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::milliseconds(900));
+}
+
+TEST_F(HttpTest, WhatMayWaitHasALaneOfItsOwn) {
+  auto lane = [](const std::string& method, const std::string& target) {
+    return Router::lane_of({.method = method, .target = target, .body = "", .region = ""});
+  };
+  EXPECT_EQ(lane("GET", "/status"), Lane::kQuick);
+  EXPECT_EQ(lane("GET", "/tunnel/i-0123456789abcdef0/22"), Lane::kStream);
+  EXPECT_EQ(lane("GET", "/console/i-0123456789abcdef0"), Lane::kStream);
+  EXPECT_EQ(lane("POST", "/CreateSnapshot?x"), Lane::kSlow);
+  EXPECT_EQ(lane("POST", "/RegisterImage"), Lane::kSlow);
+  EXPECT_EQ(lane("POST", "/RunInstances"), Lane::kQuick);
+  EXPECT_EQ(lane("POST", ""), Lane::kQuick);
+}
+
+// A console that takes no input and says nothing, as that of a guest that hangs.
+TEST_F(HttpTest, StreamsAreCountedAndEndWithTheirClients) {
+  world_.register_tiny();
+  std::string id = world_.run_one();
+  ASSERT_TRUE(world_.becomes(id, "running"));
+  UniqueFd listener = listen_unix(world_.keeper.layout.console_socket(id), SOCK_STREAM).value();
+  auto open = [&] { return http_upgrade(socket_, get("/console/" + id)).value(); };
+  std::vector<Upgraded> streams;
+  for (int i = 0; i < 4; ++i) streams.push_back(open());
+  for (const Upgraded& stream : streams) ASSERT_EQ(stream.reply.status, 101U);
+  HttpReply refused = open().reply;
+  EXPECT_EQ(refused.status, 503U);
+  EXPECT_THAT(refused.body, HasSubstr("There are too many streams"));
+  EXPECT_EQ(post("DescribeRegions", "{}").status, 200U);
+
+  // The first fills every buffer on the way, then goes.
+  int first = streams[0].reply.stream.get();
+  ASSERT_EQ(::fcntl(first, F_SETFL, O_NONBLOCK), 0);
+  std::string text(1 << 16, 'x');
+  for (int quiet = 0; quiet < 20; ++quiet) {
+    if (::write(first, text.data(), text.size()) > 0) quiet = 0;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  streams.erase(streams.begin());
+  EXPECT_TRUE(World::eventually([&] { return open().reply.status == 101; }));
 }
 
 TEST_F(HttpTest, TooManyConnectionsAreClosedAndLaterTakenAgain) {

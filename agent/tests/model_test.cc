@@ -33,7 +33,7 @@ class Simulation {
   explicit Simulation(uint64_t seed) : random_(seed) { image_ = world_.register_tiny(); }
 
   void step() {
-    switch (random_() % 18) {
+    switch (random_() % 19) {
       case 0:
       case 1:
         launch();
@@ -82,7 +82,7 @@ class Simulation {
       case 17:
         delete_snapshot();
         break;
-      default:
+      case 18:
         launch_that_fails();
         break;
     }

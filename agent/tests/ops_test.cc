@@ -117,8 +117,16 @@ TEST(InstanceTypes, AreEc2s) {
   EXPECT_EQ(find_instance_type("t3.2xlarge")->vcpus, 8);
   EXPECT_EQ(find_instance_type("m5.24xlarge")->memory_mib, 384 * 1024);
   EXPECT_EQ(find_instance_type("c5.18xlarge")->vcpus, 72);
+  EXPECT_EQ(find_instance_type("c5.24xlarge")->memory_mib, 192 * 1024);
+  InstanceTypeInfo metal = describe(*find_instance_type("c5.metal"));
+  EXPECT_TRUE(metal.bare_metal);
+  EXPECT_EQ(metal.hypervisor, std::nullopt);
+  EXPECT_EQ(metal.vcpu_info.default_cores, 48);
+  InstanceTypeInfo micro = describe(*find_instance_type("t3.micro"));
+  EXPECT_FALSE(micro.bare_metal);
+  EXPECT_EQ(micro.ebs_info->encryption_support, "supported");
   EXPECT_EQ(find_instance_type("t2"), nullptr);
-  EXPECT_EQ(instance_types().size(), 29U);
+  EXPECT_EQ(instance_types().size(), 32U);
 }
 
 TEST(Places, AddressesOfASubnet) {

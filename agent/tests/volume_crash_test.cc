@@ -204,6 +204,29 @@ const Scenario kCopyImage = {
       return done;
     }};
 
+const Scenario kImportImage = {
+    "ImportImage", [](World& world, Things&) { std::ofstream(world.folder / "disk.raw") << "content"; },
+    [](World& world, const Things& things) {
+      world.call("ImportImageFile", {{"Name", "there"},
+                                     {"Path", (world.folder / "disk.raw").string()},
+                                     {"Format", "raw"},
+                                     {"KernelImage", things.image}});
+    },
+    [](World& world, const Things&) { return image_available(world, "there"); }};
+
+// The instance that was launched from it runs on, and keeps its kernel.
+const Scenario kDeregister = {
+    "Deregister", [](World&, Things&) {},
+    [](World& world, const Things& things) {
+      world.call("DeregisterImage", {{"ImageId", things.image}});
+    },
+    [](World& world, const Things& things) {
+      return all(world, "DescribeImages", "Images").empty() &&
+             all(world, "DescribeSnapshots", "Snapshots").empty() &&
+             world.state(things.instance) == "running" &&
+             std::filesystem::exists(world.keeper.layout.image(things.image) / "kernel");
+    }};
+
 struct Case {
   const Scenario* scenario;
   const char* point;
@@ -312,6 +335,11 @@ constexpr Case kCases[] = {
     {&kImage, "snapshot.recorded"},
     {&kImage, "start.launched"},
     {&kImage, "snapshot.finished"},
+    {&kImportImage, "import-image.intended"},
+    {&kImportImage, "image.kernel-taken"},
+    {&kImportImage, "snapshot.finished"},
+    {&kDeregister, "deregister.recorded"},
+    {&kDeregister, "delete-snapshot.deleted"},
     {&kCopyImage, "copy-image.intended"},
     {&kCopyImage, "image.kernel-taken"},
     {&kCopyImage, "snapshot.finished"},

@@ -179,6 +179,7 @@ FakeNetwork::FakeNetwork(std::filesystem::path folder) : folder_(std::move(folde
 }
 
 Result<UniqueFd> FakeNetwork::plug(const NicPlan& nic) {
+  if (!there_) return Error(ErrorCode::kInternal, "the network is not there");
   std::filesystem::path tap = folder_ / nic.instance_id;
   if (std::filesystem::exists(tap))
     return make_error(ErrorCode::kExists, "{} is plugged already", nic.instance_id);
@@ -191,11 +192,14 @@ Status FakeNetwork::unplug(const std::string& instance_id) {
 }
 
 Status FakeNetwork::reconcile(const std::vector<NicPlan>& live) {
+  there_ = false;
   for (const std::string& tap : taps()) {
     bool lives =
         std::any_of(live.begin(), live.end(), [&](const NicPlan& nic) { return nic.instance_id == tap; });
     if (!lives) std::filesystem::remove(folder_ / tap);
   }
+  if (meanwhile) meanwhile();
+  there_ = true;
   return {};
 }
 
@@ -210,11 +214,13 @@ World::World() : owns_folder_(true) {
   std::string name = (std::filesystem::temp_directory_path() / "haneul-agent-XXXXXX").string();
   CHECK(::mkdtemp(name.data()) != nullptr);
   folder = name;
+  make_keeper_options();
   make_image();
   start();
 }
 
 World::World(std::filesystem::path existing) : folder(std::move(existing)), owns_folder_(false) {
+  make_keeper_options();
   make_image();
   start();
 }
@@ -224,6 +230,12 @@ World::~World() {
   if (!owns_folder_) return;
   FakeMachines(folder / "state").kill_all();
   std::filesystem::remove_all(folder);
+}
+
+void World::make_keeper_options() {
+  keeper.layout.state = folder / "state";
+  keeper.vmm_program = "/bin/false";
+  keeper.stop_timeout = keeper.terminate_timeout = keeper.reboot_timeout = std::chrono::milliseconds(50);
 }
 
 void World::make_image() {
@@ -241,9 +253,6 @@ void World::make_image() {
 }
 
 void World::start() {
-  keeper.layout.state = folder / "state";
-  keeper.vmm_program = "/bin/false";
-  keeper.stop_timeout = keeper.terminate_timeout = keeper.reboot_timeout = std::chrono::milliseconds(50);
   std::filesystem::create_directories(keeper.layout.state);
   if (!machines) machines = std::make_unique<FakeMachines>(keeper.layout.state);
   if (!network) network = std::make_unique<FakeNetwork>(folder / "taps");
@@ -253,12 +262,14 @@ void World::start() {
   options.keeper = keeper;
   options.host_memory_mib = 40000;
   options.max_instances = max_instances;
-  cloud = Cloud::open(options, *store, *machines, *network, *stores).value();
+  disk = std::make_unique<FullableStore>(*store);
+  cloud = Cloud::open(options, *disk, *machines, *network, *stores).value();
 }
 
 void World::stop() {
   cloud.reset();
   stores.reset();
+  disk.reset();
   store.reset();
 }
 

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -62,8 +63,27 @@ class FakeNetwork : public Network {
   std::vector<std::string> warnings() override { return {}; }
   std::vector<std::string> taps() const;
 
+  /// What happens while the network is being made.
+  std::function<void()> meanwhile;
+
  private:
   std::filesystem::path folder_;
+  std::atomic<bool> there_{false};
+};
+
+/// A store that can refuse to write, as on a full disk.
+class FullableStore : public StateStore {
+ public:
+  explicit FullableStore(StateStore& store) : store_(store) {}
+  Result<std::vector<Object>> list(std::string_view kind) override { return store_.list(kind); }
+  Status commit(const Batch& batch) override {
+    if (full) return Error(ErrorCode::kNoSpace, "writing the state: the disk is full");
+    return store_.commit(batch);
+  }
+  std::atomic<bool> full{false};
+
+ private:
+  StateStore& store_;
 };
 
 /// Everything on one state folder; restart() is a daemon's end and start.
@@ -113,11 +133,13 @@ class World {
   std::unique_ptr<FakeNetwork> network;
   std::unique_ptr<FakeStores> stores;
   std::unique_ptr<SqliteStore> store;
+  std::unique_ptr<FullableStore> disk;
   std::unique_ptr<Cloud> cloud;
   size_t max_instances = 1000;
   std::string region = "us-east-1";
 
  private:
+  void make_keeper_options();
   void make_image();
   bool owns_folder_;
 };
