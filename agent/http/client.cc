@@ -2,6 +2,7 @@
 // Asio of Boost 1.74 uses std::exchange without including it.
 #include <utility>
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
@@ -39,6 +40,12 @@ Status open_connection(Connection& connection, const std::filesystem::path& path
   error_code error;
   connection.socket.assign(Local(), fd.release(), error);
   if (error) return make_error(ErrorCode::kIo, "{}: {}", path.string(), error.message());
+  // Where a descriptor's time limit has run out, the library waits on without one, unless it believes that the
+  // descriptor does not block.
+  connection.socket.non_blocking(true, error);
+  int flags = ::fcntl(connection.socket.native_handle(), F_GETFL);
+  if (error || flags < 0 || ::fcntl(connection.socket.native_handle(), F_SETFL, flags & ~O_NONBLOCK) != 0)
+    return make_error(ErrorCode::kIo, "{}: its time limit cannot be set", path.string());
   return {};
 }
 

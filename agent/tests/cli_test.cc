@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -13,6 +14,8 @@
 #include <sstream>
 
 #include "agent/cli/statuses.h"
+#include "agent/http/http.h"
+#include "base/socket.h"
 #include "tests/support/files.h"
 #include "tests/support/programs.h"
 
@@ -272,6 +275,19 @@ TEST(Completion, WorksInBash) {
   Ended ended = run_program({"bash", "-c", script, "bash", haneul});
   EXPECT_EQ(ended.out, "--kernel\n") << ended.err;
   EXPECT_THAT(haneul_program({"completion", "zsh"}).out, ::testing::StartsWith("#compdef haneul"));
+}
+
+// Somebody listens, and never answers.
+TEST(Cli, ARequestEndsWithItsTime) {
+  haneul::testing::TempFolder folder;
+  UniqueFd listener = listen_unix(folder / "sock", SOCK_STREAM).value();
+  HttpRequest request{.method = "GET", .target = "/status", .body = "", .region = ""};
+  auto begin = std::chrono::steady_clock::now();
+  auto reply = http_request(folder / "sock", request, std::chrono::milliseconds(200));
+  ASSERT_FALSE(reply.ok());
+  EXPECT_EQ(status_of(reply.error()), 5) << reply.error().message();
+  EXPECT_EQ(reply.error().message(), "haneuld did not answer in time");
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, haneul::testing::kPatience);
 }
 
 TEST(Cli, NobodyServesTheSocket) {
