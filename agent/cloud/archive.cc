@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <set>
+#include <thread>
 
 #include "agent/cloud/crash.h"
 #include "base/file.h"
@@ -14,6 +15,10 @@ namespace haneul::agent {
 namespace {
 
 constexpr auto kRetryPause = std::chrono::milliseconds(500);
+constexpr auto kCloseTimeout = std::chrono::seconds(5);
+constexpr auto kPushTimeout = std::chrono::seconds(30);
+constexpr auto kPushPause = std::chrono::milliseconds(50);
+constexpr auto kClosePause = std::chrono::milliseconds(5);
 
 }  // namespace
 
@@ -41,22 +46,59 @@ storage::StoreProgress Archive::watch(const std::string& id, std::function<bool(
 
 // ---- the beginning ----
 
-Status Archive::push(const std::vector<storage::PreparedSnapshot>& prepared, storage::Store& store) {
-  std::map<std::string, std::vector<launch::VmmClient::PushLayer>> by_instance;
+// A disk takes one layer a request; the last layer of each goes in the last request, all at one moment.
+Status Archive::push(const std::vector<storage::PreparedSnapshot>& prepared) {
+  std::map<std::string, std::vector<const storage::PreparedSnapshot*>> by_volume;
+  size_t rounds = 0;
   for (const storage::PreparedSnapshot& one : prepared) {
-    auto volume = model_.volume(one.volume);
-    if (!volume) return make_error(ErrorCode::kNotFound, "the volume {} is gone", one.volume);
-    UniqueFd top(::fcntl(one.top.fd.get(), F_DUPFD_CLOEXEC, 3));
-    if (!top) return errno_error("duplicating a descriptor");
-    by_instance[volume->instance_id].push_back(
-        {.disk = disk_serial(one.volume), .layer = {.file = std::move(top), .key = one.top.key}});
+    by_volume[one.volume].push_back(&one);
+    rounds = std::max(rounds, by_volume[one.volume].size());
   }
-  for (auto& [instance, pushes] : by_instance) TRY(keeper_.push_layers(instance, std::move(pushes)));
-  crash_point("snapshot.pushed");
-  for (const storage::PreparedSnapshot& one : prepared) TRY(store.snapshot_pushed(one.snapshot));
+  for (size_t left = rounds; left > 0; --left) {
+    std::map<std::string, std::vector<launch::VmmClient::PushLayer>> by_instance;
+    for (const auto& [id, layers] : by_volume) {
+      if (layers.size() < left) continue;
+      const storage::PreparedSnapshot& one = *layers[layers.size() - left];
+      auto volume = model_.volume(id);
+      if (!volume) return make_error(ErrorCode::kNotFound, "the volume {} is gone", id);
+      UniqueFd top(::fcntl(one.top.fd.get(), F_DUPFD_CLOEXEC, 3));
+      if (!top) return errno_error("duplicating a descriptor");
+      by_instance[volume->instance_id].push_back(
+          {.disk = disk_serial(id), .layer = {.file = std::move(top), .key = one.top.key}});
+    }
+    for (auto& [instance, pushes] : by_instance) TRY(keeper_.push_layers(instance, std::move(pushes)));
+  }
   return {};
 }
 
+// The volumes, and the instances that have them: a VMM takes the layers of one snapshot after those of another.
+VolumeLocks::Held Archive::hold(const std::vector<std::string>& volumes) {
+  std::set<std::string> ids(volumes.begin(), volumes.end());
+  for (const std::string& id : volumes) {
+    auto volume = model_.volume(id);
+    if (volume && !volume->instance_id.empty()) ids.insert(volume->instance_id);
+  }
+  return keeper_.volume_locks().lock({ids.begin(), ids.end()});
+}
+
+// A VMM that just ends closes its volumes a moment later: what is in them then is what was in them at the call.
+Result<std::vector<storage::PreparedSnapshot>> Archive::prepare(
+    storage::Store& store, const std::vector<storage::Store::SnapshotOf>& wanted,
+    const std::vector<std::string>& volumes) {
+  auto deadline = std::chrono::steady_clock::now() + kCloseTimeout;
+  for (;;) {
+    auto open = TRY(keeper_.open_volumes(volumes));
+    auto prepared =
+        store.begin_snapshots(wanted, [&open](const std::string& volume) { return open.contains(volume); });
+    bool wait = !prepared.ok() && prepared.error().code() == ErrorCode::kBusy &&
+                std::chrono::steady_clock::now() < deadline;
+    if (!wait) return prepared;
+    std::this_thread::sleep_for(kClosePause);
+  }
+}
+
+// kBusy: it is not known whether the VMM has the layers; they are in the catalog, and it is tried again. Any other
+// error: nothing of the snapshots is anywhere.
 Status Archive::begin_once(const std::vector<SnapshotRecord>& snapshots) {
   std::vector<std::string> volumes;
   std::vector<storage::Store::SnapshotOf> wanted;
@@ -65,20 +107,37 @@ Status Archive::begin_once(const std::vector<SnapshotRecord>& snapshots) {
     wanted.push_back({.volume = snapshot.volume_id, .snapshot = snapshot.id});
   }
   storage::Store* store = TRY(stores_.of(snapshots[0].region));
-  auto held = keeper_.volume_locks().lock(volumes);
-  auto open = TRY(keeper_.open_volumes(volumes));
-  auto prepared =
-      store->begin_snapshots(wanted, [&open](const std::string& volume) { return open.contains(volume); });
-  if (!prepared.ok()) {
-    Error error = std::move(prepared).error();
-    // A volume that is being closed: its VMM is at its end.
-    if (error.code() == ErrorCode::kBusy) return error;
-    return make_error(ErrorCode::kInternal, "{}", error.message());
+  auto held = hold(volumes);
+  auto deadline = std::chrono::steady_clock::now() + kPushTimeout;
+  for (;; std::this_thread::sleep_for(kPushPause)) {
+    auto prepared = prepare(*store, wanted, volumes);
+    Status begun;
+    bool answered = true;
+    if (prepared.ok()) {
+      crash_point("snapshot.begun");
+      begun = push(*prepared);
+      prepared->clear();
+      crash_point("snapshot.pushed");
+      // No answer that says no: the VMM may have taken the layers, or be about to.
+      ErrorCode code = begun.ok() ? ErrorCode::kInternal : begun.error().code();
+      answered = code != ErrorCode::kBusy && code != ErrorCode::kTimeout && code != ErrorCode::kIo;
+    } else {
+      begun = std::move(prepared).error();
+    }
+    if (begun.ok()) begun = all_pushed(*store, wanted);
+    if (begun.ok()) return {};
+    auto open = keeper_.open_volumes(volumes);
+    const bool gone = open.ok() && open->empty();
+    // The snapshots would be of a later time than the call: then there are none.
+    if ((answered || gone) && store->abandon_snapshots(wanted).ok())
+      return make_error(ErrorCode::kInternal, "{}", begun.error().message());
+    if (stopping_ || std::chrono::steady_clock::now() > deadline)
+      return make_error(ErrorCode::kBusy, "{}", begun.error().message());
   }
-  crash_point("snapshot.begun");
-  Status pushed = push(*prepared, *store);
-  // The catalog has the new tops: the push must be repeated until the VMM has taken them or is gone.
-  if (!pushed.ok()) return make_error(ErrorCode::kBusy, "{}", pushed.error().message());
+}
+
+Status Archive::all_pushed(storage::Store& store, const std::vector<storage::Store::SnapshotOf>& wanted) {
+  for (const auto& one : wanted) TRY(store.snapshot_pushed(one.snapshot));
   return {};
 }
 
@@ -93,7 +152,7 @@ Status Archive::begin(const std::string& group) {
   }
   if (snapshots.empty()) return {};
   Status begun = begin_once(snapshots);
-  if (!begun.ok() && begun.error().code() == ErrorCode::kInternal) {
+  if (!begun.ok() && begun.error().code() != ErrorCode::kBusy) {
     fail_group(group, begun.error().message());
     return begun;
   }
@@ -214,6 +273,7 @@ void Archive::record_finish(const std::string& id, const Status& done) {
     progress_.erase(id);
   }
   if (!image.empty()) finish_image(image);
+  remove_orphans();
 }
 
 // An image is available when all its snapshots are completed, and failed when one of them is in error.
@@ -267,6 +327,53 @@ void Archive::run_remove(const std::string& id) {
   std::string image = snapshot->for_image;
   if (!image.empty()) finish_image(image);
   collect(snapshot->region);
+}
+
+std::string snapshot_user(Model& model, const SnapshotRecord& snapshot) {
+  for (const auto& [id, image] : model.images()) {
+    if (image.state != "available" && image.state != "pending") continue;
+    for (const MappingRecord& mapping : image.mappings) {
+      if (mapping.snapshot_id == snapshot.id) return id;
+    }
+  }
+  for (const auto& [id, copy] : model.snapshots()) {
+    if (copy.state == "pending" && copy.source_snapshot == snapshot.id) return id;
+  }
+  for (const auto& [id, volume] : model.volumes()) {
+    if (volume.state == "creating" && volume.snapshot_id == snapshot.id) return id;
+  }
+  for (const auto& [id, task] : model.tasks()) {
+    if (task.state == "pending" && task.resource == snapshot.id) return id;
+  }
+  return "";
+}
+
+void Archive::remove_orphans() {
+  std::vector<std::string> orphans;
+  {
+    std::scoped_lock lock(model_.mutex());
+    for (const auto& [image_id, image] : model_.images()) {
+      if (image.state != "deregistered" || image.work != "register") continue;
+      for (const MappingRecord& mapping : image.mappings) {
+        auto found = model_.snapshots().find(mapping.snapshot_id);
+        bool whole = found != model_.snapshots().end() && found->second.state == "completed";
+        if (whole && snapshot_user(model_, found->second).empty()) orphans.push_back(mapping.snapshot_id);
+      }
+    }
+    if (orphans.empty()) return;
+    Update update(model_);
+    for (const std::string& id : orphans) {
+      SnapshotRecord deleted = model_.snapshots()[id];
+      deleted.state = "deleting";
+      update.put(deleted);
+    }
+    Status recorded = update.commit();
+    if (!recorded.ok()) {
+      LOG_ERROR("{} cannot be deleted yet: {}", orphans[0], recorded.error().message());
+      return;
+    }
+  }
+  for (const std::string& id : orphans) remove(id);
 }
 
 void Archive::collect(const std::string& region) {

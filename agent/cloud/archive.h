@@ -44,6 +44,8 @@ class Archive {
   void finish(const std::string& snapshot_id);
   /// For a snapshot in state "deleting".
   void remove(const std::string& snapshot_id);
+  /// The root snapshots that came with folders' images which are deregistered: each goes when nobody needs it any more.
+  void remove_orphans();
   /// Gives the image its kernel: hard links to that of `kernel_from`.
   Status take_kernel(const std::string& image_id);
   void run(const std::string& task_id);
@@ -56,7 +58,12 @@ class Archive {
   Status begin_once(const std::vector<SnapshotRecord>& snapshots);
   void begin_later(const std::string& group);
   void fail_group(const std::string& group, const std::string& why);
-  Status push(const std::vector<storage::PreparedSnapshot>& prepared, storage::Store& store);
+  Status push(const std::vector<storage::PreparedSnapshot>& prepared);
+  static Status all_pushed(storage::Store& store, const std::vector<storage::Store::SnapshotOf>& wanted);
+  VolumeLocks::Held hold(const std::vector<std::string>& volumes);
+  Result<std::vector<storage::PreparedSnapshot>> prepare(
+      storage::Store& store, const std::vector<storage::Store::SnapshotOf>& wanted,
+      const std::vector<std::string>& volumes);
   void run_finish(const std::string& id);
   Status work(const SnapshotRecord& snapshot, storage::Store& store);
   void record_finish(const std::string& id, const Status& done);
@@ -66,6 +73,7 @@ class Archive {
   Status export_file(const TaskRecord& task, storage::Store& store);
   Status check(TaskRecord& task, storage::Store& store);
   void remove_unknown_folders();
+  void look_for_orphans();
   storage::StoreProgress watch(const std::string& id, std::function<bool()> wanted);
 
   const Layout layout_;
@@ -78,6 +86,9 @@ class Archive {
   mutable std::mutex mutex_;
   std::map<std::string, unsigned> progress_;  ///< of what is pending
 };
+
+/// Under the model's lock: what needs the snapshot to stay, "ami-…" or another id; "" for nothing.
+std::string snapshot_user(Model& model, const SnapshotRecord& snapshot);
 
 /// "raw" or "qcow2"; never guessed.
 std::optional<storage::ImageFormat> image_format(const std::string& name);

@@ -15,6 +15,7 @@ namespace haneul::agent {
 namespace {
 
 constexpr size_t kMaxFaults = 100;
+constexpr auto kOrphanPause = std::chrono::seconds(10);
 
 Status link_file(const std::filesystem::path& from, const std::filesystem::path& to) {
   if (::link(from.c_str(), to.c_str()) == 0 || errno == EEXIST) return {};
@@ -68,6 +69,13 @@ void Archive::resume() {
   for (const std::string& id : removing) remove(id);
   for (const std::string& id : tasks) run(id);
   for (const std::string& region : regions) collect(region);
+  look_for_orphans();
+}
+
+// What kept one ends in many places; most of them look themselves.
+void Archive::look_for_orphans() {
+  remove_orphans();
+  supervisor_.after(kOrphanPause, [this] { background_.post("orphans", [this] { look_for_orphans(); }); });
 }
 
 // A folder is made after its image's record and removed before it; what is left over is a crash's.
@@ -160,8 +168,11 @@ void Archive::run_task(const std::string& id) {
     if (!done.ok()) task->message = done.error().message();
     Update(model_).put(*task).commit_result();
   }
-  std::scoped_lock lock(mutex_);
-  progress_.erase(id);
+  {
+    std::scoped_lock lock(mutex_);
+    progress_.erase(id);
+  }
+  remove_orphans();
 }
 
 }  // namespace haneul::agent

@@ -192,14 +192,14 @@ class Cloud {
                               const std::string& description, std::vector<Tag> tags);
   Answer<void> check_room(size_t new_volumes, size_t new_snapshots);
   Answer<void> begin_recorded(const std::string& group);
-  std::string snapshot_user(const SnapshotRecord& snapshot);
+  Answer<void> check_no_snapshot_begins(const VolumeRecord& volume);
 
   // Images.
   /// `replace`: the name may be another image's.
   Answer<void> check_image_name(const Caller&, const std::string& name, bool replace = false);
-  Answer<std::vector<std::string>> record_registration(ImageRecord record, SnapshotRecord snapshot);
-  std::vector<std::string> deregister(Update& update, ImageRecord record);
-  void clear_deregistered(const std::vector<std::string>& snapshots);
+  Answer<void> record_registration(ImageRecord record, SnapshotRecord snapshot);
+  void deregister(Update& update, ImageRecord record);
+  void clear_deregistered();
   Answer<RegisterImageReply> register_folder(const Caller&, const RegisterImageRequest&);
   Answer<RegisterImageReply> register_snapshot(const Caller&, const RegisterImageRequest&);
   Answer<ImageRecord> image_of_snapshots(const Caller&, const RegisterImageRequest&);

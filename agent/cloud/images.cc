@@ -108,7 +108,6 @@ Answer<ImageRecord> Cloud::find_image_record(const Caller& caller, const std::st
 }
 
 Answer<Nothing> Cloud::deregister_image(const Caller& caller, const DeregisterImageRequest& request) {
-  std::vector<std::string> snapshots;
   {
     std::scoped_lock lock(model_.mutex());
     ImageRecord record = TRY(find_image_record(caller, request.image_id));
@@ -116,33 +115,23 @@ Answer<Nothing> Cloud::deregister_image(const Caller& caller, const DeregisterIm
       return api_error(ApiCode::kInvalidAmiIdUnavailable, "The image id '[{}]' is pending", record.id);
     if (request.dry_run.value_or(false)) return dry_run_error();
     Update update(model_);
-    snapshots = deregister(update, std::move(record));
+    deregister(update, std::move(record));
     TRY(update.commit());
   }
-  clear_deregistered(snapshots);
+  clear_deregistered();
   return Nothing{};
 }
 
-// Under the lock. Gives the snapshots that go with it: the one that registering a folder made goes as it came. Others
-// are the user's, as in EC2.
-std::vector<std::string> Cloud::deregister(Update& update, ImageRecord record) {
-  std::vector<std::string> snapshots;
-  for (const MappingRecord& mapping : record.mappings) {
-    auto snapshot = model_.snapshots().find(mapping.snapshot_id);
-    if (record.work != "register" || snapshot == model_.snapshots().end()) continue;
-    SnapshotRecord deleted = snapshot->second;
-    deleted.state = "deleting";
-    snapshots.push_back(deleted.id);
-    update.put(std::move(deleted));
-  }
+// Under the lock. The snapshot that registering a folder made goes as it came, with its last user. Others are the
+// user's, as in EC2.
+void Cloud::deregister(Update& update, ImageRecord record) {
   record.state = "deregistered";
   update.put(std::move(record));
-  return snapshots;
 }
 
-void Cloud::clear_deregistered(const std::vector<std::string>& snapshots) {
+void Cloud::clear_deregistered() {
   crash_point("deregister.recorded");
-  for (const std::string& id : snapshots) archive_.remove(id);
+  archive_.remove_orphans();
   // The files go when no instance stands on them any more.
   executor_.post("tidy", [this] { keeper_.tidy(); });
 }

@@ -272,25 +272,22 @@ Answer<RegisterImageReply> Cloud::register_folder(const Caller& caller, const Re
     TRY(undo_registration(record));
     return copied.error();
   }
-  std::vector<std::string> replaced = TRY(record_registration(record, std::move(snapshot)));
-  if (!replaced.empty() || request.replace.value_or(false)) clear_deregistered(replaced);
+  TRY(record_registration(record, std::move(snapshot)));
+  if (request.replace.value_or(false)) clear_deregistered();
   LOG_INFO("{} is {}, from {}", record.id, record.name, record.location);
   return RegisterImageReply{.image_id = record.id};
 }
 
-// What is registered takes the name from those that had it in the same commit: it is never nobody's. Gives the snapshots
-// that went with them.
-Answer<std::vector<std::string>> Cloud::record_registration(ImageRecord record, SnapshotRecord snapshot) {
+// What is registered takes the name from those that had it in the same commit: it is never nobody's.
+Answer<void> Cloud::record_registration(ImageRecord record, SnapshotRecord snapshot) {
   std::scoped_lock lock(model_.mutex());
   record.state = "available";
   Update update(model_);
-  std::vector<std::string> gone;
   for (const auto& [id, image] : model_.images()) {
     bool named = image.region == record.region && image.name == record.name && id != record.id;
     bool registering = image.state == "pending" && image.work == "register";
     if (!named || registering || image.state == "deregistered") continue;
-    std::vector<std::string> snapshots = deregister(update, image);
-    gone.insert(gone.end(), snapshots.begin(), snapshots.end());
+    deregister(update, image);
   }
   if (!record.mappings.empty()) {
     snapshot.region = record.region;
@@ -307,7 +304,7 @@ Answer<std::vector<std::string>> Cloud::record_registration(ImageRecord record, 
     update.put(snapshot);
   }
   TRY(update.put(std::move(record)).commit());
-  return gone;
+  return {};
 }
 
 // ---- snapshots ----

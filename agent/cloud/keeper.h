@@ -124,6 +124,7 @@ class Keeper {
   void run_detach(const std::string& id);
   void run_detach_poll(const std::string& id, std::chrono::milliseconds pause);
   void run_modify(const std::string& id);
+  bool snapshot_begins(const std::string& volume_id);
   Status plug_volume(const VolumeRecord& volume);
   Status resize(const VolumeRecord& volume);
   Result<bool> has_disk(const std::string& instance_id, const std::string& serial);

@@ -321,10 +321,21 @@ Status Keeper::resize(const VolumeRecord& volume) {
   return store->note_size(volume.id, bytes);
 }
 
+bool Keeper::snapshot_begins(const std::string& volume_id) {
+  std::scoped_lock lock(model_.mutex());
+  return std::any_of(model_.snapshots().begin(), model_.snapshots().end(), [&](const auto& known) {
+    const SnapshotRecord& snapshot = known.second;
+    return snapshot.volume_id == volume_id && snapshot.work == "snapshot" && snapshot.state == "pending" &&
+           !snapshot.begun;
+  });
+}
+
 void Keeper::run_modify(const std::string& id) {
   auto held = locks_.lock({id});
   auto volume = model_.volume(id);
   if (!volume || volume->modification.state != "modifying") return;
+  // Its new top has the size of now; it is pushed first.
+  if (snapshot_begins(id)) return later(kLastPoll, id, [this, id] { run_modify(id); });
   crash_point("modify.begun");
   bool grows = volume->bytes != volume->modification.original_bytes;
   Status resized = grows ? resize(*volume) : Status();

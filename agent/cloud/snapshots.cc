@@ -217,31 +217,11 @@ Answer<ImportSnapshotFileReply> Cloud::import_snapshot_file(const Caller& caller
 
 // ---- delete ----
 
-// Under the lock. What needs the snapshot to stay: "ami-…", or nothing.
-std::string Cloud::snapshot_user(const SnapshotRecord& snapshot) {
-  for (const auto& [id, image] : model_.images()) {
-    if (image.state != "available" && image.state != "pending") continue;
-    for (const MappingRecord& mapping : image.mappings) {
-      if (mapping.snapshot_id == snapshot.id) return id;
-    }
-  }
-  for (const auto& [id, copy] : model_.snapshots()) {
-    if (copy.state == "pending" && copy.source_snapshot == snapshot.id) return id;
-  }
-  for (const auto& [id, volume] : model_.volumes()) {
-    if (volume.state == "creating" && volume.snapshot_id == snapshot.id) return id;
-  }
-  for (const auto& [id, task] : model_.tasks()) {
-    if (task.state == "pending" && task.resource == snapshot.id) return id;
-  }
-  return "";
-}
-
 Answer<Nothing> Cloud::delete_snapshot(const Caller& caller, const DeleteSnapshotRequest& request) {
   {
     std::scoped_lock lock(model_.mutex());
     SnapshotRecord snapshot = TRY(find_snapshot(caller, request.snapshot_id));
-    std::string user = snapshot_user(snapshot);
+    std::string user = snapshot_user(model_, snapshot);
     if (!user.empty()) {
       return api_error(ApiCode::kInvalidSnapshotInUse, "The snapshot {} is currently in use by {}",
                        snapshot.id, user);

@@ -158,6 +158,16 @@ Answer<Volume> Cloud::create_volume(const Caller& caller, const CreateVolumeRequ
   return reply;
 }
 
+// Under the lock. Until a snapshot's point in time is fixed, the volume stays, as large as it is.
+Answer<void> Cloud::check_no_snapshot_begins(const VolumeRecord& volume) {
+  for (const auto& [id, snapshot] : model_.snapshots()) {
+    bool begins = snapshot.volume_id == volume.id && snapshot.state == "pending" && !snapshot.begun;
+    if (begins && snapshot.work == "snapshot")
+      return api_error(ApiCode::kVolumeInUse, "Volume {} is about to become snapshot {}", volume.id, id);
+  }
+  return {};
+}
+
 Answer<Nothing> Cloud::delete_volume(const Caller& caller, const DeleteVolumeRequest& request) {
   VolumeRecord volume;
   {
@@ -170,11 +180,7 @@ Answer<Nothing> Cloud::delete_volume(const Caller& caller, const DeleteVolumeReq
     if (volume.state == "creating") {
       return api_error(ApiCode::kIncorrectState, "Volume '{}' is in the 'creating' state.", volume.id);
     }
-    for (const auto& [id, snapshot] : model_.snapshots()) {
-      bool begins = snapshot.volume_id == volume.id && snapshot.state == "pending" && !snapshot.begun;
-      if (begins && snapshot.work == "snapshot")
-        return api_error(ApiCode::kVolumeInUse, "Volume {} is about to become snapshot {}", volume.id, id);
-    }
+    TRY(check_no_snapshot_begins(volume));
     if (request.dry_run.value_or(false)) return dry_run_error();
     volume.state = "deleting";
     TRY(Update(model_).put(volume).commit());
@@ -294,6 +300,7 @@ Answer<ModifyVolumeReply> Cloud::modify_volume(const Caller& caller, const Modif
       return api_error(ApiCode::kIncorrectModificationState,
                        "Volume '{}' is being modified already; wait until that is completed", volume.id);
     }
+    TRY(check_no_snapshot_begins(volume));
     if (request.multi_attach_enabled.value_or(false)) {
       return ApiError(ApiCode::kUnsupportedOperation, "Multi-attach is not supported: one instance a volume");
     }

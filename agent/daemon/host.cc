@@ -127,7 +127,9 @@ Result<storage::Store*> HostStores::of(const std::string& region) {
     std::filesystem::create_directories(folder, error);
     if (error) return Error::from_errno(error.value(), fmt::format("cannot make {}", folder.string()));
     storage::StoreOptions options;
+    // One key a region; a state folder of before has one for all.
     options.key_file = state_ / "store.key";
+    if (!std::filesystem::exists(options.key_file, error)) options.key_file = folder / "store.key";
     store = TRY(storage::Store::open(folder / "store", options));
   }
   return store.get();

@@ -39,7 +39,8 @@ class HostMachines : public Machines {
   const HostMachinesOptions options_;
 };
 
-/// A store for each region, in STATE/regions/REGION/store; the key of the encrypted ones in STATE/store.key.
+/// A store for each region, in STATE/regions/REGION/store; the key of its encrypted volumes beside it, in store.key
+/// (or for all regions in STATE/store.key, where an older daemon made one).
 class HostStores : public Stores {
  public:
   explicit HostStores(std::filesystem::path state) : state_(std::move(state)) {}

@@ -10,6 +10,8 @@
 namespace haneul::agent::testing {
 namespace {
 
+constexpr std::string_view kQcow2Mark = "QFI\xfb";
+
 storage::LayerId layer_of(const std::string& snapshot) {
   storage::LayerId id{};
   for (size_t i = 0; i < snapshot.size(); ++i) id[i % id.size()] ^= static_cast<uint8_t>(snapshot[i]);
@@ -56,10 +58,21 @@ Status FakeStore::create_volume(const NewVolume& wanted) {
   if (!wanted.snapshot.empty()) {
     if (!snapshots_.contains(wanted.snapshot))
       return make_error(ErrorCode::kNotFound, "there is no snapshot {}", wanted.snapshot);
-    volume["content"] = snapshots_[wanted.snapshot]["content"];
-    if (wanted.size_bytes == 0) volume["size"] = snapshots_[wanted.snapshot]["size"];
+    const Json& from = snapshots_[wanted.snapshot];
+    volume["content"] = from["content"];
+    volume["encrypted"] = wanted.encrypted || from["encrypted"];
+    if (wanted.size_bytes == 0) volume["size"] = from["size"];
+    if (volume["size"] < from["size"])
+      return make_error(ErrorCode::kInvalidArgument, "{} is too small for {}", wanted.id, wanted.snapshot);
   }
-  if (!volumes_.contains(wanted.id)) volumes_[wanted.id] = volume;
+  if (volume["size"] == 0 || volume["size"].get<uint64_t>() % 512 != 0)
+    return make_error(ErrorCode::kInvalidArgument, "{} has no size that a volume can have", wanted.id);
+  if (volumes_.contains(wanted.id)) {
+    const Json& there = volumes_[wanted.id];
+    if (there["snapshot"] == wanted.snapshot) return {};
+    return make_error(ErrorCode::kExists, "there is another volume {}", wanted.id);
+  }
+  volumes_[wanted.id] = volume;
   save();
   return {};
 }
@@ -101,6 +114,9 @@ Result<storage::OpenStack> FakeStore::open_volume(const std::string& id) {
 Status FakeStore::resize_volume(const std::string& id, uint64_t size_bytes) {
   std::scoped_lock lock(mutex_);
   TRY(usable());
+  if (!volumes_.contains(id)) return make_error(ErrorCode::kNotFound, "there is no volume {}", id);
+  if (volumes_[id]["size"].get<uint64_t>() > size_bytes)
+    return make_error(ErrorCode::kInvalidArgument, "{} does not shrink", id);
   volumes_[id]["size"] = size_bytes;
   save();
   return {};
@@ -138,8 +154,20 @@ Result<std::vector<storage::PreparedSnapshot>> FakeStore::begin_snapshots(
   return prepared;
 }
 
+Status FakeStore::abandon_snapshots(const std::vector<SnapshotOf>& wanted) {
+  std::scoped_lock lock(mutex_);
+  for (const SnapshotOf& one : wanted) {
+    if (snapshots_.contains(one.snapshot) && snapshots_[one.snapshot]["pushed"])
+      return make_error(ErrorCode::kBusy, "the layer of {} is taken", one.snapshot);
+  }
+  for (const SnapshotOf& one : wanted) snapshots_.erase(one.snapshot);
+  save();
+  return {};
+}
+
 Status FakeStore::snapshot_pushed(const std::string& snapshot) {
   std::scoped_lock lock(mutex_);
+  if (!snapshots_.contains(snapshot)) return make_error(ErrorCode::kNotFound, "no snapshot {}", snapshot);
   snapshots_[snapshot]["pushed"] = true;
   save();
   return {};
@@ -150,6 +178,8 @@ Status FakeStore::complete_snapshot(const std::string& snapshot, const storage::
   std::scoped_lock lock(mutex_);
   TRY(usable());
   if (!snapshots_.contains(snapshot)) return make_error(ErrorCode::kNotFound, "no snapshot {}", snapshot);
+  if (!snapshots_[snapshot]["pushed"])
+    return make_error(ErrorCode::kBusy, "the layer of {} is not frozen yet", snapshot);
   snapshots_[snapshot]["completed"] = true;
   save();
   return {};
@@ -182,15 +212,23 @@ std::vector<storage::SnapshotInfo> FakeStore::snapshots() {
   return all;
 }
 
-Status FakeStore::import_snapshot(const std::string& snapshot, int file, storage::ImageFormat, uint64_t size,
-                                  bool encrypted, const storage::StoreProgress& progress) {
+// A qcow2 image is its mark and the text here.
+Status FakeStore::import_snapshot(const std::string& snapshot, int file, storage::ImageFormat format,
+                                  uint64_t size, bool encrypted, const storage::StoreProgress& progress) {
   TRY(work(progress));
   std::scoped_lock lock(mutex_);
   TRY(usable());
   uint64_t length = TRY(file_size(file));
-  if (size == 0) size = length;
   std::string text(std::min<uint64_t>(length, 16 << 20), '\0');
   TRY(read_exact_at(file, 0, std::as_writable_bytes(std::span(text))));
+  if (format == storage::ImageFormat::kQcow2) {
+    if (!text.starts_with(kQcow2Mark))
+      return make_error(ErrorCode::kInvalidArgument, "the file is not a qcow2 image");
+    text.erase(0, kQcow2Mark.size());
+    length = (text.size() + 511) / 512 * 512;
+  }
+  if (length % 512 != 0) return make_error(ErrorCode::kInvalidArgument, "the image has half a sector");
+  size = std::max(size, length);
   text.resize(text.find_last_not_of('\0') + 1);
   snapshots_[snapshot] =
       Json{{"volume", ""},   {"size", size},     {"encrypted", encrypted}, {"content", to_base64(text)},
@@ -199,20 +237,27 @@ Status FakeStore::import_snapshot(const std::string& snapshot, int file, storage
   return {};
 }
 
-Status FakeStore::export_snapshot(const std::string& snapshot, int file, storage::ImageFormat,
+Status FakeStore::export_snapshot(const std::string& snapshot, int file, storage::ImageFormat format,
                                   const storage::StoreProgress& progress) {
+  auto info = TRY(this->snapshot(snapshot));
+  if (!info.completed) return make_error(ErrorCode::kBusy, "the snapshot {} is not completed yet", snapshot);
   TRY(work(progress));
   std::string text = read(snapshot);
-  uint64_t size = TRY(this->snapshot(snapshot)).size_bytes;
+  uint64_t size = info.size_bytes;
+  if (format == storage::ImageFormat::kQcow2) {
+    text.insert(0, kQcow2Mark);
+    size = text.size();
+  }
   if (::ftruncate(file, static_cast<off_t>(size)) != 0) return errno_error("ftruncate");
   return write_all_at(file, 0, std::as_bytes(std::span(text)));
 }
 
 Status FakeStore::copy_snapshot(Store& from, const std::string& source, const std::string& snapshot,
                                 const storage::StoreProgress& progress) {
-  TRY(work(progress));
   auto& other = static_cast<FakeStore&>(from);
   auto info = TRY(other.snapshot(source));
+  if (!info.completed) return make_error(ErrorCode::kBusy, "the snapshot {} is not completed yet", source);
+  TRY(work(progress));
   std::string text = other.read(source);
   std::scoped_lock lock(mutex_);
   TRY(usable());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A block store without blocks: a volume's or snapshot's content is one text, zeroes follow, and everything
 // is in one JSON file that is written anew with every change, so that it outlives the Cloud object and the
-// process. Thread-safe.
+// process. It refuses what the real one refuses. Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -28,6 +28,7 @@ class FakeStore : public storage::Store {
   Result<std::vector<storage::PreparedSnapshot>> begin_snapshots(
       const std::vector<SnapshotOf>& wanted,
       const std::function<bool(const std::string& volume)>& is_open) override;
+  Status abandon_snapshots(const std::vector<SnapshotOf>& wanted) override;
   Status snapshot_pushed(const std::string& snapshot) override;
   Status complete_snapshot(const std::string& snapshot, const storage::StoreProgress& progress) override;
   Status delete_snapshot(const std::string& id) override;

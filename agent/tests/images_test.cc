@@ -152,6 +152,36 @@ TEST_F(ImagesTest, AreRegisteredOfARootsSnapshotWithItsKernel) {
       "InvalidBlockDeviceMapping: The root device /dev/sda1 must be mapped to a volume with a snapshotId");
 }
 
+TEST_F(ImagesTest, OfAFolderLeaveTheirSnapshotToThoseThatNeedIt) {
+  std::string snapshot = world_.image(tiny_)["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"];
+  Json mapping = Json::array({{{"DeviceName", "/dev/xvda"}, {"Ebs", {{"SnapshotId", snapshot}}}}});
+  std::string mine = world_.call(
+      "RegisterImage",
+      {{"Name", "mine"}, {"RootDeviceName", "/dev/xvda"}, {"BlockDeviceMappings", mapping}})["ImageId"];
+  world_.blocks().hold = true;
+  world_.region = "eu-west-1";
+  world_.blocks().hold = true;
+  std::string copy = world_.call(
+      "CopySnapshot", {{"SourceRegion", "us-east-1"}, {"SourceSnapshotId", snapshot}})["SnapshotId"];
+  world_.region = "us-east-1";
+  std::filesystem::path out = world_.folder / "out.raw";
+  world_.call("ExportSnapshotFile", {{"SnapshotId", snapshot}, {"Path", out.string()}, {"Format", "raw"}});
+  world_.call("DeregisterImage", {{"ImageId", tiny_}});
+  EXPECT_EQ(world_.snapshot(snapshot)["State"], "completed");
+  std::string instance = running(mine);
+  EXPECT_EQ(world_.blocks().read(world_.root(instance)), "root");
+  world_.call("DeregisterImage", {{"ImageId", mine}});
+  EXPECT_EQ(world_.snapshot(snapshot)["State"], "completed") << "a copy and an export read it";
+  world_.stores->store("eu-west-1").hold = false;
+  world_.region = "eu-west-1";
+  EXPECT_TRUE(World::eventually([&] { return world_.snapshot(copy)["State"] == "completed"; }));
+  EXPECT_EQ(world_.blocks().read(copy), "root");
+  world_.region = "us-east-1";
+  world_.blocks().hold = false;
+  EXPECT_TRUE(World::eventually([&] { return !world_.blocks().ids().contains(snapshot); }));
+  EXPECT_TRUE(std::filesystem::exists(out));
+}
+
 TEST_F(ImagesTest, AreCopiedToAnotherRegionWithTheirSnapshots) {
   world_.region = "eu-west-1";
   Json request{{"Name", "tiny"}, {"SourceRegion", "us-east-1"}, {"SourceImageId", tiny_}};

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <thread>
 
 #include "agent/tests/world.h"
 #include "base/file.h"
@@ -80,6 +81,53 @@ TEST_F(SnapshotsTest, APushThatFailsIsRepeated) {
   ASSERT_TRUE(becomes(id, "completed"));
   EXPECT_EQ(world_.machines->fail_pushes, 0);
   EXPECT_EQ(world_.machines->pushes, 1);
+}
+
+TEST_F(SnapshotsTest, WhoseLayerTheVmmRefusesAreNone) {
+  std::string instance = running();
+  std::string root = world_.root(instance);
+  world_.machines->refuse_pushes = "no more layers";
+  EXPECT_EQ(world_.refusal("CreateSnapshot", {{"VolumeId", root}}), "InternalError: no more layers");
+  EXPECT_THAT(
+      world_.call("DescribeSnapshots",
+                  {{"Filters", Json::array({{{"Name", "volume-id"}, {"Values", {root}}}})}})["Snapshots"],
+      IsEmpty());
+  world_.machines->refuse_pushes.clear();
+  world_.make_snapshot(root);
+  EXPECT_EQ(world_.refusal("ModifyVolume", {{"VolumeId", root}, {"Size", 20}}), "");
+}
+
+TEST_F(SnapshotsTest, OfOneInstancesVolumesAtOnceArePushedOneAfterTheOther) {
+  std::string instance = running();
+  std::string root = world_.root(instance);
+  std::string data = world_.make_volume();
+  world_.call("AttachVolume", {{"VolumeId", data}, {"InstanceId", instance}, {"Device", "/dev/sdf"}});
+  ASSERT_TRUE(World::eventually([&] { return world_.disks(instance).size() == 2; }));
+  world_.cloud->wait_idle();
+  world_.machines->push_time = std::chrono::milliseconds(50);
+  std::vector<std::thread> callers;
+  std::vector<std::string> ids(4);
+  for (size_t i = 0; i < ids.size(); ++i)
+    callers.emplace_back([&, i] { ids[i] = begin(i % 2 == 0 ? root : data); });
+  for (std::thread& caller : callers) caller.join();
+  for (const std::string& id : ids) EXPECT_TRUE(becomes(id, "completed"));
+  EXPECT_EQ(world_.machines->most_pushing, 1);
+  EXPECT_EQ(world_.machines->pushes, 4);
+}
+
+TEST_F(SnapshotsTest, UntilTheyHaveBegunTheirVolumeKeepsItsSize) {
+  std::string instance = running();
+  std::string root = world_.root(instance);
+  world_.machines->fail_pushes = 1000;
+  std::thread caller([&] { begin(root); });
+  auto begins = [&] {
+    return world_.refusal("ModifyVolume", {{"VolumeId", root}, {"Size", 20}, {"DryRun", true}})
+        .starts_with("VolumeInUse: Volume " + root + " is about to become snapshot snap-");
+  };
+  EXPECT_TRUE(World::eventually(begins));
+  world_.machines->fail_pushes = 0;
+  caller.join();
+  EXPECT_EQ(world_.refusal("ModifyVolume", {{"VolumeId", root}, {"Size", 20}}), "");
 }
 
 TEST_F(SnapshotsTest, WhatCannotBeBegunLeavesNothing) {
@@ -206,7 +254,19 @@ TEST_F(SnapshotsTest, FilesComeInAndGoOut) {
   std::string task = world_.call("ExportSnapshotFile", request)["TaskId"];
   auto state = [&] { return world_.call("DescribeTasks", {{"TaskIds", {task}}})["Tasks"][0]["State"]; };
   ASSERT_TRUE(World::eventually([&] { return state() == "completed"; }));
-  EXPECT_TRUE(read_file(out).value() == read_file(file).value());
+  EXPECT_EQ(read_file(out).value(),
+            "QFI\xfb"
+            "a disk");
+  // And in again: as what it is said to be, never as what it looks like.
+  auto import = [&](const std::string& path, const char* format) -> std::string {
+    return world_.call("ImportSnapshotFile", {{"Path", path}, {"Format", format}})["SnapshotId"];
+  };
+  std::string back = import(out, "qcow2");
+  ASSERT_TRUE(becomes(back, "completed"));
+  EXPECT_EQ(world_.blocks().read(back), "a disk");
+  std::string wrong = import(file, "qcow2");
+  ASSERT_TRUE(becomes(wrong, "error"));
+  EXPECT_EQ(world_.snapshot(wrong)["StateMessage"], "the file is not a qcow2 image");
   EXPECT_FALSE(std::filesystem::exists(out.string() + ".part"));
   EXPECT_EQ(world_.refusal("ExportSnapshotFile", request),
             "InvalidParameterValue: " + out.string() + " is there already");

@@ -159,7 +159,11 @@ const Scenario kCopy = {
     }};
 
 const Scenario kImport = {
-    "Import", [](World& world, Things&) { std::ofstream(world.folder / "disk.raw") << "content"; },
+    "Import",
+    [](World& world, Things&) {
+      std::ofstream(world.folder / "disk.raw") << "content";
+      std::filesystem::resize_file(world.folder / "disk.raw", 512);
+    },
     [](World& world, const Things&) {
       world.call("ImportSnapshotFile",
                  {{"Path", (world.folder / "disk.raw").string()}, {"Format", "raw"}, {"Size", 512}});

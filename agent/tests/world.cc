@@ -81,6 +81,11 @@ class FakeControl : public MachineControl {
       --machines_.fail_pushes;
       return make_error(ErrorCode::kIo, "the push failed");
     }
+    if (!machines_.refuse_pushes.empty())
+      return make_error(ErrorCode::kInvalidArgument, "{}", machines_.refuse_pushes);
+    if (int now = ++machines_.pushing; now > machines_.most_pushing) machines_.most_pushing = now;
+    std::this_thread::sleep_for(machines_.push_time);
+    --machines_.pushing;
     machines_.pushes += static_cast<int>(pushes.size());
     return {};
   }

@@ -43,8 +43,14 @@ class FakeMachines : public Machines {
   std::atomic<bool> clings{false};
   /// Plugging a disk fails with this sentence.
   std::string fail_attach;
-  /// The next pushes of layers fail.
+  /// The next pushes of layers fail, without a word from the VMM.
   std::atomic<int> fail_pushes{0};
+  /// VMMs refuse layers with this sentence.
+  std::string refuse_pushes;
+  /// How long a push takes, and how many were ever under way together.
+  std::chrono::milliseconds push_time{0};
+  std::atomic<int> pushing{0};
+  std::atomic<int> most_pushing{0};
   std::atomic<int> pushes{0};
   std::atomic<int> launches{0};
   std::atomic<int> resets{0};
