@@ -149,7 +149,11 @@ Status LocalStore::expect_untaken(const VolumeRow& volume, const SnapshotRow& sn
                                   const std::optional<LayerRow>& top) {
   const bool above = top && top->parent == snapshot.layer;
   const bool frozen = TRY(read_layer_info(TRY(open_layer(snapshot.layer, O_RDONLY)).get())).frozen;
-  if (above && !frozen && expect_closed(volume).ok()) return {};
+  if (above && !frozen && expect_closed(volume).ok()) {
+    // What was written to it would be lost, though its writer is gone.
+    LayerUse use = TRY(layer_use(*TRY(layer_file(volume.layer, O_RDONLY))));
+    if (use.data_blocks + use.zero_blocks == 0) return {};
+  }
   return make_error(ErrorCode::kBusy, "the volume {} is on the layer above snapshot {} already", volume.id,
                     snapshot.id);
 }
