@@ -14,7 +14,7 @@ using testing::VolumeMachine;
 
 // A sanitizer makes everything ten times slower.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr uint64_t kPoints = 20'000;
+constexpr uint64_t kPoints = 30'000;
 constexpr uint64_t kShortRuns = 8;
 #else
 constexpr uint64_t kPoints = 100'000;

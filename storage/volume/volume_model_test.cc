@@ -13,9 +13,9 @@ using testing::VolumeMachine;
 
 // A sanitizer makes everything ten times slower.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr uint64_t kOperations = 400'000;
+constexpr uint64_t kOperations = 1'500'000;
 #else
-constexpr uint64_t kOperations = 2'000'000;
+constexpr uint64_t kOperations = 4'000'000;
 #endif
 
 void live(VolumeMachine& machine, Random& random) {

@@ -26,8 +26,10 @@ inline constexpr std::chrono::seconds kPatience{60};
 /// A folder in memory or on disk that the test leaves no trace of.
 class TempFolder {
  public:
-  TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "haneul-XXXXXX").string();
+  /// Without a parent where temporary files are kept.
+  explicit TempFolder(std::filesystem::path parent = {}) {
+    if (parent.empty()) parent = std::filesystem::temp_directory_path();
+    std::string name = (parent / "haneul-XXXXXX").string();
     CHECK(::mkdtemp(name.data()) != nullptr);
     path_ = name;
   }
