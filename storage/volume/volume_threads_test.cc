@@ -125,8 +125,9 @@ void VolumeFiles::push_and_tidy(Volume& volume, int number) {
   auto layer = file(number - 2);
   auto child = file(number - 1);
   ASSERT_TRUE(write_sums(*layer, {}).ok());
-  auto punched = punch_hidden(*layer, {child.get()}, {});
+  auto punched = punch_hidden(*layer, {child.get()}, {}, {});
   ASSERT_TRUE(punched.ok()) << punched.error().message();
+  ASSERT_TRUE(punch_unused(*layer, {}).ok());
 }
 
 TEST_P(VolumeThreads, RequestsAndSnapshotsFromManyThreads) {
