@@ -12,7 +12,9 @@ using testing::Random;
 using testing::VolumeMachine;
 
 // A sanitizer makes everything ten times slower.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
+constexpr uint64_t kOperations = 500'000;
+#elif defined(__SANITIZE_ADDRESS__)
 constexpr uint64_t kOperations = 1'500'000;
 #else
 constexpr uint64_t kOperations = 4'000'000;
