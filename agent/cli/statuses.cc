@@ -49,7 +49,8 @@ const std::vector<StatusRow>& status_table() {
       {kCliLimit,
        ErrorCode::kNoSpace,
        {kAttachmentLimitExceeded, kInstanceLimitExceeded, kInsufficientFreeAddressesInSubnet,
-        kInsufficientInstanceCapacity, kResourceLimitExceeded, kTagLimitExceeded, kVolumeLimitExceeded}},
+        kInsufficientInstanceCapacity, kInsufficientVolumeCapacity, kResourceLimitExceeded, kTagLimitExceeded,
+        kVolumeLimitExceeded}},
       {kCliNotPermitted, ErrorCode::kPermission, {kOperationNotPermitted}},
       {kCliInternal, ErrorCode::kInternal, {kInternalError}},
   };

@@ -208,15 +208,19 @@ const Scenario kCopyImage = {
       return done;
     }};
 
-const Scenario kImportImage = {
-    "ImportImage", [](World& world, Things&) { std::ofstream(world.folder / "disk.raw") << "content"; },
-    [](World& world, const Things& things) {
-      world.call("ImportImageFile", {{"Name", "there"},
-                                     {"Path", (world.folder / "disk.raw").string()},
-                                     {"Format", "raw"},
-                                     {"KernelImage", things.image}});
-    },
-    [](World& world, const Things&) { return image_available(world, "there"); }};
+const Scenario kImportImage = {"ImportImage",
+                               [](World& world, Things&) {
+                                 std::ofstream(world.folder / "disk.raw") << "content";
+                                 std::filesystem::resize_file(world.folder / "disk.raw", 512);
+                               },
+                               [](World& world, const Things& things) {
+                                 world.call("ImportImageFile",
+                                            {{"Name", "there"},
+                                             {"Path", (world.folder / "disk.raw").string()},
+                                             {"Format", "raw"},
+                                             {"KernelImage", things.image}});
+                               },
+                               [](World& world, const Things&) { return image_available(world, "there"); }};
 
 // The instance that was launched from it runs on, and keeps its kernel.
 const Scenario kDeregister = {

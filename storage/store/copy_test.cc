@@ -6,7 +6,7 @@
 #include <atomic>
 #include <thread>
 
-#include "storage/testing/store_fixture.h"
+#include "storage/store/store_fixture.h"
 
 namespace haneul::storage {
 namespace {

@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-#include "storage/testing/store_fixture.h"
+#include "storage/store/store_fixture.h"
 
 namespace haneul::storage {
 namespace {

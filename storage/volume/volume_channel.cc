@@ -38,6 +38,7 @@ void Job::start(BlockRequest& request) {
   if (request.length == 0) return defer_finish(BlockStatus::kOk);
   if (request.op == BlockOp::kRead) {
     next_ = request.offset;
+    stale_ = false;
     return pump_reads();
   }
   start_change();
@@ -98,7 +99,10 @@ void Job::finish(BlockStatus status) {
 void Job::task_done(FileTask&, int error) {
   if (error != 0) error_ = error;
   if (--outstanding_ > 0) return;
-  if (request_->op == BlockOp::kRead) return finish(status_of(error_));
+  if (request_->op == BlockOp::kRead) {
+    if (!stands(stretch_)) stale_ = true;
+    return reads_done();
+  }
   if (request_->op == BlockOp::kFlush) {
     if (error_ != 0) channel_.disk_.sync_failed.store(true);
     // The kernel tells only one of several syncs that it lost something.
@@ -143,7 +147,9 @@ void Job::start_flush() {
 
 // ---- Reads ----
 
-void ReadPart::start(Job& job, AsyncFile& file, uint64_t file_offset, uint64_t skip, uint64_t length) {
+void ReadPart::start(Job& job, AsyncFile& file, const Stretch& stretch, uint64_t file_offset, uint64_t skip,
+                     uint64_t length) {
+  stretch_ = stretch;
   job_ = &job;
   slice_iovecs(job.request().data, skip, length, iovecs_);
   task_.read(file, job.channel().ring_, *this, iovecs_, file_offset);
@@ -154,7 +160,7 @@ void ReadPart::task_done(FileTask&, int error) {
 }
 
 // Starts as much of the read as there are parts for. A block that changes meanwhile is read as it was or as
-// it becomes: the punch of a discarded block leaves zeroes, and what is beneath never changes.
+// it becomes: the punch of a discarded block leaves zeroes, and of what is beneath stands() knows.
 void Job::pump_reads() {
   Disk& disk = channel_.disk_;
   const uint64_t begin = request_->offset;
@@ -177,7 +183,9 @@ void Job::pump_reads() {
     }
     if (run.owner.nobody()) run_end = std::min(run_end, disk.base_bytes);
     uint64_t at = run.owner.nobody() ? next_ : layer::kDataOffset + next_;
+    const Stretch stretch{run.owner, block, end_block(run_end) - block};
     if (next_ == begin && run_end == end) {
+      stretch_ = stretch;
       outstanding_ = 1;
       next_ = end;
       return tasks_[0].read(*file, channel_.ring_, *this, request_->data, at);
@@ -187,14 +195,33 @@ void Job::pump_reads() {
       return;
     }
     ++outstanding_;
-    channel_.parts_.take().start(*this, *file, at, next_ - begin, run_end - next_);
+    channel_.parts_.take().start(*this, *file, stretch, at, next_ - begin, run_end - next_);
     next_ = run_end;
   }
   if (outstanding_ == 0) defer_finish(status_of(error_));
 }
 
+// While a layer's blocks are being read, others may hide them, the layer may become part of a snapshot, that may be deleted,
+// and what nobody sees any more be given back: then zeroes were read that never were there. A block is hidden in this map
+// first, so whoever holds it still at the end of the read had it all the time.
+bool Job::stands(const Stretch& stretch) const {
+  Disk& disk = channel_.disk_;
+  // Nothing of the top is given back but what this volume discards.
+  if (stretch.owner.is_data() && stretch.owner.layer() + 1 == disk.depth.load()) return true;
+  std::lock_guard lock(disk.mutex);
+  return stretch.owner.nobody() || disk.map.all(stretch.first, stretch.count, stretch.owner);
+}
+
+void Job::reads_done() {
+  if (!stale_ || error_ != 0) return finish(status_of(error_));
+  stale_ = false;
+  next_ = request_->offset;
+  pump_reads();
+}
+
 void Job::part_done(ReadPart& part, int error) {
   if (error != 0) error_ = error;
+  if (!stands(part.stretch())) stale_ = true;
   channel_.parts_.give_back(part);
   --outstanding_;
   bool more = next_ < request_->offset + request_->length && error_ == 0;
@@ -204,7 +231,7 @@ void Job::part_done(ReadPart& part, int error) {
     waiter->pump_reads();
   }
   if (more) return pump_reads();
-  if (outstanding_ == 0) finish(status_of(error_));
+  if (outstanding_ == 0) reads_done();
 }
 
 // ---- Changes ----

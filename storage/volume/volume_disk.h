@@ -150,6 +150,7 @@ struct Disk {
         raw_base(std::move(base)),
         base_bytes(base_size),
         size_bytes(top.state.size_bytes),
+        depth(stack.size()),
         layers(std::move(stack)),
         start(top),
         last_sequence(top.state.journal_start - 1),
@@ -163,6 +164,7 @@ struct Disk {
   const uint64_t base_bytes;
   std::atomic<uint64_t> size_bytes;
   std::atomic<bool> sync_failed{false};
+  std::atomic<size_t> depth;  // of the stack, for who has not the mutex
 
   std::mutex mutex;               // guards all that follows, but for what the turn guards
   std::vector<OpenLayer> layers;  // only grows; the files stay in place
@@ -262,14 +264,24 @@ struct Scratch {
   std::array<AlignedPage, kCopyBlocks> copy;
 };
 
+/// Blocks that are being read, and who held them when that began.
+struct Stretch {
+  Owner owner;
+  uint64_t first = 0;
+  uint64_t count = 0;
+};
+
 /// One stretch of a read whose blocks lie in several places.
 class ReadPart final : private FileTaskOwner {
  public:
-  void start(Job& job, AsyncFile& file, uint64_t file_offset, uint64_t skip, uint64_t length);
+  void start(Job& job, AsyncFile& file, const Stretch& stretch, uint64_t file_offset, uint64_t skip,
+             uint64_t length);
+  const Stretch& stretch() const { return stretch_; }
 
  private:
   void task_done(FileTask& task, int error) override;
   Job* job_ = nullptr;
+  Stretch stretch_;
   FileTask task_;
   std::vector<iovec> iovecs_;
 };
@@ -307,6 +319,8 @@ class Job final : private IoOperation, private FileTaskOwner, public RangeLocks:
   void finish(BlockStatus status);
   void finish_change(int error);
 
+  void reads_done();
+  bool stands(const Stretch& stretch) const;
   void start_flush();
   void start_change();
   void locked();
@@ -331,6 +345,8 @@ class Job final : private IoOperation, private FileTaskOwner, public RangeLocks:
   int error_ = 0;
 
   uint64_t next_ = 0;  // reads: the first byte not started
+  Stretch stretch_;    // of a read that is one
+  bool stale_ = false;
   std::vector<iovec> zero_iovecs_;
 
   Scratch* scratch_ = nullptr;

@@ -200,6 +200,7 @@ void LayerPush::switch_top() {
   std::swap(old->pages, disk_.dirty);
   disk_.old_top = std::move(old);
   disk_.layers.push_back(std::move(*next_));
+  disk_.depth.store(disk_.layers.size());
   next_.reset();
   disk_.start = next_start_;
   disk_.last_sequence = next_start_.state.journal_start - 1;
