@@ -28,10 +28,13 @@ class HeldThreads final : public ThreadStarter {
       body();
     });
   }
-  void let_go() { gate_.set_value(); }
+  void let_go() {
+    if (!std::exchange(open_, true)) gate_.set_value();
+  }
 
  private:
   std::promise<void> gate_;
+  bool open_ = false;
 };
 
 /// As many threads as it is told.
@@ -68,7 +71,9 @@ class RunnerTest : public ::testing::Test {
                     .watch(work_.fd(), EPOLLIN,
                            [this](uint32_t) {
                              work_.drain();
-                             todo_();
+                             // It may say what comes next.
+                             auto todo = std::exchange(todo_, {});
+                             if (todo) todo();
                            })
                     .ok());
   }
@@ -117,7 +122,7 @@ class RunnerTest : public ::testing::Test {
 
 TEST_F(RunnerTest, APauseThatMeetsAResetHolds) {
   make("spin");
-  when("spinning", [this] {
+  when("spinning\n", [this] {
     runner_->machine().end({EndReason::kReset, ""});
     ASSERT_TRUE(runner_->pause().ok());
     EXPECT_EQ(runner_->state(), "paused");
@@ -140,7 +145,7 @@ TEST_F(RunnerTest, ADiskThatWasAskedToLeaveIsGoneAfterAReset) {
     config_.machine.disks.push_back(std::move(disk));
   }
   make("spin");
-  when("spinning", [this] {
+  when("spinning\n", [this] {
     ASSERT_TRUE(runner_->detach_disk("vol-leaves", false).ok());
     EXPECT_EQ(runner_->disk_ids().size(), 2u) << "the guest takes no notice";
     when("spinning\n!spinning", [this] {
@@ -154,7 +159,7 @@ TEST_F(RunnerTest, ADiskThatWasAskedToLeaveIsGoneAfterAReset) {
 
 TEST_F(RunnerTest, ThePowerButtonWhileNoGuestRunsSwitchesOff) {
   make("spin");
-  when("spinning", [this] {
+  when("spinning\n", [this] {
     runner_->machine().end({EndReason::kReset, ""});
     ASSERT_TRUE(runner_->press_power_button().ok());
   });
@@ -234,6 +239,11 @@ TEST_F(RunnerTest, ADiskLeavesDuringASnapshotWithoutWaiting) {
   HeldThreads io;
   auto machine =
       Machine::create(config_.machine, {kvm_, vcpus, io, [](std::span<const std::byte>) {}, {}}).value();
+  // Also where the test ends early: the machine joins its threads.
+  struct LetGo {
+    ~LetGo() { threads.let_go(); }
+    HeldThreads& threads;
+  } let_go{io};
   std::vector<std::string> detached;
   machine->set_on_detached([&](std::string id) { detached.push_back(std::move(id)); });
   ASSERT_TRUE(machine->start().ok());
