@@ -6,7 +6,7 @@
 #include <atomic>
 #include <thread>
 
-#include "storage/store/store_fixture.h"
+#include "storage/store/testing/store_fixture.h"
 
 namespace haneul::storage {
 namespace {

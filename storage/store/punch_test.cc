@@ -3,7 +3,7 @@
 // that one did not.
 #include <sys/stat.h>
 
-#include "storage/store/store_fixture.h"
+#include "storage/store/testing/store_fixture.h"
 
 namespace haneul::storage {
 namespace {

@@ -8,7 +8,7 @@
 #include <map>
 #include <random>
 
-#include "storage/store/store_fixture.h"
+#include "storage/store/testing/store_fixture.h"
 
 namespace haneul::storage {
 namespace {

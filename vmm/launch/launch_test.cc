@@ -181,7 +181,8 @@ TEST_F(LaunchTest, AnAttachedDiskOutlivesAReset) {
     Disk disk;
     disk.id = "vol-data";
     disk.file = again("data");
-    ASSERT_TRUE(vmm.attach_disk(std::move(disk)).ok());
+    Status attached = vmm.attach_disk(std::move(disk));
+    ASSERT_TRUE(attached.ok()) << i << ": " << attached.error().message();
   }
   Status reset = vmm.reset();
   ASSERT_TRUE(reset.ok()) << reset.error().message() << log() << console();
