@@ -81,7 +81,7 @@ disk=$(disk_of old)
 guest two "while [ ! -e $disk ]; do usleep 100000; done
   sudo mke2fs -q -t ext4 $disk && sudo mkdir -p /old && sudo mount $disk /old && sudo touch /old/here && sync"
 haneul volume detach old --force >/dev/null
-expect available field volume old State
+until_field volume old State available
 # From here on whoever in the guest waits for that disk waits for ever (Linux 6.1); the others go on.
 expect alive guest two 'echo alive'
 haneul snapshot create old --name old --wait >/dev/null
