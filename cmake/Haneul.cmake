@@ -76,7 +76,7 @@ endif()
 # haneul_test(NAME SOURCES ... [DEPS folder ...] [LIBS target ...] [LABELS ...] [TIMEOUT seconds])
 # A GoogleTest program bin/tests/NAME, one CTest entry "folder/NAME". Labels tell `check` where it can run:
 # none = anywhere, unprivileged, without KVM; kvm = any /dev/kvm; root = root or user namespaces;
-# image, host = QEMU in software emulation; linux = a KVM that boots Linux; sanitized = run under the sanitizers as well, where /dev/kvm is.
+# image, host = QEMU in software emulation; linux = a KVM that boots Linux (long: not with everything else); sanitized = run under the sanitizers as well, where /dev/kvm is.
 function(haneul_test name)
   if(NOT HANEUL_TESTS)
     return()

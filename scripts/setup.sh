@@ -81,5 +81,5 @@ choose_host() {
   fi
   say "Linux guests run in the emulated host (software emulation, slow), because: ${verdict#haneul-vmm: }"
   "$top/tests/testhost/testhost" --prepare
-  host=("$top/tests/testhost/testhost" -m "${HANEUL_TESTHOST_MIB:-6144}" -t "${HANEUL_TESTHOST_SECONDS:-2700}" --)
+  host=("$top/tests/testhost/testhost" -m "${HANEUL_TESTHOST_MIB:-8192}" -t "${HANEUL_TESTHOST_SECONDS:-2700}" --)
 }
