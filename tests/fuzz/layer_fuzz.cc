@@ -93,7 +93,7 @@ Medium sound_layer(bool frozen) {
   made.size_bytes = kSize;
   CHECK(create_layer(file, made).ok());
   Page page;
-  for (uint64_t index : {0, 1}) {
+  for (uint64_t index : {0UL, 1UL}) {
     layer::MapPage map{};
     map[0] = {frozen ? 0U : 2U, {}};
     map[0].states.set(3, 40, layer::BlockState::kData);
@@ -108,7 +108,7 @@ Medium sound_layer(bool frozen) {
   } else {
     std::vector<std::byte> data(2 * kBlock, std::byte{0x32});
     CHECK(file.write_now(layer::kDataOffset + 500 * kBlock, data).ok());
-    for (uint64_t s : {3, 4, 5}) {
+    for (uint64_t s : {3UL, 4UL, 5UL}) {
       std::array<layer::JournalEntry, 2> entries{
           layer::JournalEntry{500, 2, layer::BlockState::kData, crc32c(data)},
           layer::JournalEntry{static_cast<uint32_t>(600 * s), 9, layer::BlockState::kZero, 0}};
