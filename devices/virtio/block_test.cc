@@ -447,6 +447,7 @@ TEST_F(BlockTest, WithoutAThreadItDoesNotResume) {
   driver->threads().refuse = false;
   ASSERT_TRUE(driver->device().resume().ok());
   auto request = chain().readable_object(header(block::kIn)).writable(4096).writable(1).submit();
+  driver->kick(0);
   EXPECT_EQ(answer(request), block::kOk);
 }
 
