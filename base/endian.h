@@ -41,28 +41,33 @@ using be64 = Endian<uint64_t, std::endian::big>;
 static_assert(sizeof(le16) == 2 && sizeof(le32) == 4 && sizeof(le64) == 8);
 
 /// Loads from and stores to bytes at any alignment. The caller has checked the bounds.
-template <std::unsigned_integral T>
-T load_le(const void* from) {
+template <std::endian kOrder, std::unsigned_integral T>
+T load_as(const void* from) {
   T value;
   std::memcpy(&value, from, sizeof value);
-  return std::endian::native == std::endian::little ? value : byte_swapped(value);
+  return std::endian::native == kOrder ? value : byte_swapped(value);
 }
-template <std::unsigned_integral T>
-void store_le(void* to, T value) {
-  T raw = std::endian::native == std::endian::little ? value : byte_swapped(value);
+template <std::endian kOrder, std::unsigned_integral T>
+void store_as(void* to, T value) {
+  T raw = std::endian::native == kOrder ? value : byte_swapped(value);
   std::memcpy(to, &raw, sizeof raw);
 }
 
 template <std::unsigned_integral T>
+T load_le(const void* from) {
+  return load_as<std::endian::little, T>(from);
+}
+template <std::unsigned_integral T>
+void store_le(void* to, T value) {
+  store_as<std::endian::little>(to, value);
+}
+template <std::unsigned_integral T>
 T load_be(const void* from) {
-  T value;
-  std::memcpy(&value, from, sizeof value);
-  return std::endian::native == std::endian::big ? value : byte_swapped(value);
+  return load_as<std::endian::big, T>(from);
 }
 template <std::unsigned_integral T>
 void store_be(void* to, T value) {
-  T raw = std::endian::native == std::endian::big ? value : byte_swapped(value);
-  std::memcpy(to, &raw, sizeof raw);
+  store_as<std::endian::big>(to, value);
 }
 
 /// The bytes of a register access (1, 2, 4 or 8 of them) as a number, and back.

@@ -237,7 +237,7 @@ Answer<DescribeInstanceTypesReply> Cloud::describe_instance_types(
       {"instance-type", [](R r) -> V { return {r.name}; }},
       {"hypervisor", [](R r) -> V { return r.hypervisor ? V{*r.hypervisor} : V{}; }},
       {"current-generation", [](R) -> V { return {"true"}; }},
-      {"bare-metal", [](R) -> V { return {"false"}; }},
+      {"bare-metal", [](R r) -> V { return {r.hypervisor ? "false" : "true"}; }},
       {"free-tier-eligible", [](R r) -> V { return {r.free_tier ? "true" : "false"}; }},
       {"burstable-performance-supported", [](R r) -> V { return {r.burstable ? "true" : "false"}; }},
       {"memory-info.size-in-mib", [](R r) -> V { return {std::to_string(r.memory_mib)}; }},

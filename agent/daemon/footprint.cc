@@ -15,6 +15,16 @@ namespace {
 
 constexpr const char* kLock = "lock";
 
+// What a start makes in the state folder, by its name or how that begins. Whatever else appears there meanwhile is somebody
+// else's. A database's journal belongs to it: it goes only with one that is new.
+bool is_ours(const std::string& name, const std::set<std::string>& before) {
+  for (const char* one : {"images", "instances", "regions"}) {
+    if (name == one) return true;
+  }
+  if (name.starts_with("network-holder") || name.starts_with("network.json")) return true;
+  return name.starts_with("state.db") && !before.contains("state.db");
+}
+
 bool is_file_at(int fd, const std::filesystem::path& path) {
   struct stat open {};
   struct stat there {};
@@ -69,7 +79,7 @@ void Footprint::undo() const {
     std::vector<std::filesystem::path> added;
     for (const auto& entry : std::filesystem::directory_iterator(state_, ignored)) {
       std::string name = entry.path().filename().string();
-      if (!before_.contains(name) && name != kLock) added.push_back(entry.path());
+      if (!before_.contains(name) && is_ours(name, before_)) added.push_back(entry.path());
     }
     for (const auto& path : added) std::filesystem::remove_all(path, ignored);
     // Last: it keeps another daemon away until the rest is gone.

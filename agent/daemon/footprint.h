@@ -21,7 +21,8 @@ class Footprint {
   /// The state folder's lock, held as long as the descriptor; what is in the folder now was there before. kBusy:
   /// another process has it, and everything in the folder is that one's.
   Result<UniqueFd> lock(const std::filesystem::path& state);
-  /// Removes what was made: what is new in the locked folder, and folders of make_folder() that are empty again.
+  /// Removes what was made: what a start makes in the locked folder and was not there before, and folders of
+  /// make_folder() that are empty again.
   void undo() const;
 
  private:

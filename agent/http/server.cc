@@ -111,11 +111,25 @@ class Relay : public std::enable_shared_from_this<Relay> {
   static constexpr size_t kChunk = 16 << 10;
 
   // A client that is gone altogether ends the stream, also when the peer takes no input and says nothing. One that
-  // only has no more input still listens.
+  // only has no more input still listens. What it sent before is passed on, as far as the peer takes it at once.
   void await_hang_up() {
     client_.socket().async_wait(Local::socket::wait_error, [self = shared_from_this()](error_code error) {
-      if (!error) self->close();
+      if (error) return;
+      self->pass_on_the_rest();
+      self->close();
     });
+  }
+  void pass_on_the_rest() {
+    error_code error;
+    client_.socket().non_blocking(true, error);
+    if (!error) peer_.non_blocking(true, error);
+    if (error) return;
+    for (std::string rest(to_peer_, sent_, size_ - sent_); !error;) {
+      asio::write(peer_, asio::buffer(rest), error);
+      if (error) return;
+      rest.resize(kChunk);
+      rest.resize(client_.socket().read_some(asio::buffer(rest), error));
+    }
   }
   void read_client() {
     to_peer_.resize(kChunk);
@@ -130,11 +144,20 @@ class Relay : public std::enable_shared_from_this<Relay> {
                                      });
   }
   void write_peer(size_t size) {
-    asio::async_write(peer_, asio::buffer(to_peer_.data(), size),
-                      [self = shared_from_this()](error_code error, size_t) {
-                        if (error) return self->close();
-                        self->read_client();
-                      });
+    sent_ = 0;
+    size_ = size;
+    write_more();
+  }
+  // By hand, piece by piece: how much of it the peer has must be known when the client goes.
+  void write_more() {
+    peer_.async_write_some(asio::buffer(to_peer_.data() + sent_, size_ - sent_),
+                           [self = shared_from_this()](error_code error, size_t wrote) {
+                             if (error) return self->close();
+                             self->sent_ += wrote;
+                             if (self->sent_ < self->size_) return self->write_more();
+                             self->sent_ = self->size_ = 0;
+                             self->read_client();
+                           });
   }
   void read_peer() {
     to_client_.resize(kChunk);
@@ -160,7 +183,9 @@ class Relay : public std::enable_shared_from_this<Relay> {
 
   Stream client_;
   asio::posix::stream_descriptor peer_;
-  std::string to_peer_;
+  std::string to_peer_;  // from sent_ to size_ it is still to be written
+  size_t sent_ = 0;
+  size_t size_ = 0;
   std::string to_client_;
   Counted connection_;
   std::shared_ptr<Counted> stream_;

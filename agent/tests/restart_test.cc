@@ -32,6 +32,16 @@ class RestartTest : public ::testing::Test {
     world_.cloud->wait_idle();
     return id;
   }
+  /// One whose guest was asked to reboot and does not; and its VMM.
+  std::pair<std::string, int64_t> run_and_reboot() {
+    world_.machines->deaf = true;
+    world_.keeper.reboot_timeout = std::chrono::hours(1);
+    world_.restart();
+    std::string id = run();
+    int64_t before = world_.record(id).pid;
+    world_.call("RebootInstances", ids(id));
+    return {id, before};
+  }
   World world_;
 };
 
@@ -53,12 +63,7 @@ TEST_F(RestartTest, TheNameServerIsAskedForAtEveryStart) {
 }
 
 TEST_F(RestartTest, ARebootThatEndsWhileTheDaemonStartsGoesOn) {
-  world_.machines->deaf = true;
-  world_.keeper.reboot_timeout = std::chrono::hours(1);
-  world_.restart();
-  std::string id = run();
-  int64_t before = world_.record(id).pid;
-  world_.call("RebootInstances", ids(id));
+  auto [id, before] = run_and_reboot();
   world_.stop();
   world_.network->meanwhile = [&] {
     world_.network->meanwhile = nullptr;
@@ -137,12 +142,7 @@ TEST_F(RestartTest, WhatAFullDiskKeptFromBeingSavedIsSavedAtTheEnd) {
 
 // The record has the process of before the reboot; that of after it must not run on unseen, with the disks open.
 TEST_F(RestartTest, AVmmThatAFullDiskKeptFromBeingRecordedIsFound) {
-  world_.machines->deaf = true;
-  world_.keeper.reboot_timeout = std::chrono::hours(1);
-  world_.restart();
-  std::string id = run();
-  int64_t before = world_.record(id).pid;
-  world_.call("RebootInstances", ids(id));
+  auto [id, before] = run_and_reboot();
   world_.disk->full = true;
   world_.guest_ends(id, "powered-off");
   ASSERT_TRUE(World::eventually([&] { return world_.machines->launches == 2; }));

@@ -10,19 +10,9 @@ here=$(dirname "$(readlink -f "$0")")
 PATH=$PATH:/sbin:/usr/sbin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-failures=0
 
-check() { # WHAT COMMAND...
-  local what=$1
-  shift
-  if "$@" >"$work/check" 2>&1; then
-    echo "ok    $what"
-  else
-    echo "FAIL  $what"
-    sed 's/^/      /' "$work/check"
-    failures=$((failures + 1))
-  fi
-}
+# shellcheck source=../lib/checks.sh source-path=SCRIPTDIR
+. "$here/../lib/checks.sh"
 
 if [ $# -gt 0 ]; then image=$1; else image=$work/debian-12; "$here/build" --out "$image"; fi
 field() { sed -n "s/^ *\"$1\": \"\(.*\)\",\{0,1\}\$/\1/p" "$image/image.json"; }
@@ -111,5 +101,4 @@ check "no downloads" same "$(names /var/cache/apt/archives | grep '\.deb$')" ''
 check "no package lists" same "$(names /var/lib/apt/lists)" ''
 check "the builder's scripts are gone" absent /root/customize
 
-[ $failures = 0 ] || { echo "debian_test: $failures failed"; exit 1; }
-echo "debian_test: all passed"
+conclude debian_test

@@ -11,19 +11,9 @@ here=$(dirname "$(readlink -f "$0")")
 work=$(mktemp -d)
 qemu=''
 trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true; rm -rf "$work"' EXIT
-failures=0
 
-check() { # WHAT COMMAND...
-  local what=$1
-  shift
-  if "$@" >"$work/check" 2>&1; then
-    echo "ok    $what"
-  else
-    echo "FAIL  $what"
-    sed 's/^/      /' "$work/check"
-    failures=$((failures + 1))
-  fi
-}
+# shellcheck source=../lib/checks.sh source-path=SCRIPTDIR
+. "$here/../lib/checks.sh"
 die() {
   echo "FAIL  $1; the console ends with:"
   tail -25 "$work/console"
@@ -178,5 +168,4 @@ check "and runs its user data" says '^2$' "wc -l </var/lib/haneul/user-data-ran"
 on 'sudo poweroff' || true
 check "poweroff from inside ends it" wait_end 30
 
-[ $failures = 0 ] || { echo "tiny_test: $failures failed"; exit 1; }
-echo "tiny_test: all passed"
+conclude tiny_test

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Process start to /sbin/init and to the login prompt, with the fast kernel, where Linux guests run."""
-import json
-import os
 import subprocess
 import sys
 
@@ -33,27 +31,18 @@ def boots(image, host):
     """Runs the boots where Linux guests run, telling each; {name: [boot]} and {name: why it has none}."""
     rounds, seconds = (3, 240) if host else (9, 120)
     command = [*host, sys.executable, SCRIPT, image, rounds, seconds]
-    environment = os.environ | {"HANEUL_BIN": str(tools.BIN)}
     taken, lost = {}, {}
-    with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                          env=environment) as process:
-        try:
-            for line in process.stdout:
-                if not line.startswith("{"):
-                    continue
-                result = json.loads(line)
-                name = result["vmm"]
-                if "why" in result:
-                    lost[name] = result["why"]
-                    say(f"{name}: {result['why']}")
-                    continue
-                taken.setdefault(name, []).append(result)
-                say(f"{name}: /sbin/init after {result['init_ms']:.0f} ms, login after {result['login_ms']:.0f} ms")
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode != 0:
-        why = f"the boots ended with status {process.returncode}: see above"
+    lines = tools.ResultLines(command)
+    for result in lines:
+        name = result["vmm"]
+        if "why" in result:
+            lost[name] = result["why"]
+            say(f"{name}: {result['why']}")
+            continue
+        taken.setdefault(name, []).append(result)
+        say(f"{name}: /sbin/init after {result['init_ms']:.0f} ms, login after {result['login_ms']:.0f} ms")
+    if lines.status != 0:
+        why = f"the boots ended with status {lines.status}: see above"
         if not taken:
             raise Missing(why)
         lost = {name: why for name in ("ours", "microvm", "q35") if name not in taken} | lost

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks as Linux has them: Debian's kernel and fio in a guest, in haneul-vmm over a volume and in QEMU over raw and qcow2, by
 turns. linux_fio.py does it inside the host where Linux guests run."""
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -32,28 +30,19 @@ def run(image, disk, host):
     """{name: {workload: [requests a second]}}, and {name: why it has none}."""
     rounds, mib, seconds = (2, 8, 420) if host else (5, 512, 300)
     command = [*host, sys.executable, SCRIPT, image, disk, rounds, mib, seconds]
-    environment = os.environ | {"HANEUL_BIN": str(tools.BIN)}
     taken, lost = {}, {}
-    with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                          env=environment) as process:
-        try:
-            for line in process.stdout:
-                if not line.startswith("{"):
-                    continue
-                result = json.loads(line)
-                name = result.pop("vmm")
-                if "why" in result:
-                    lost[name] = result["why"]
-                    say(f"{name}: {result['why']}")
-                    continue
-                for workload, value in result.items():
-                    taken.setdefault(name, {}).setdefault(workload, []).append(value)
-                say(f"{name}: " + ", ".join(f"{workload} {value:.0f}/s" for workload, value in result.items()))
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode != 0 and not taken:
-        raise Missing(f"fio in the guests ended with status {process.returncode}: see above")
+    lines = tools.ResultLines(command)
+    for result in lines:
+        name = result.pop("vmm")
+        if "why" in result:
+            lost[name] = result["why"]
+            say(f"{name}: {result['why']}")
+            continue
+        for workload, value in result.items():
+            taken.setdefault(name, {}).setdefault(workload, []).append(value)
+        say(f"{name}: " + ", ".join(f"{workload} {value:.0f}/s" for workload, value in result.items()))
+    if lines.status != 0 and not taken:
+        raise Missing(f"fio in the guests ended with status {lines.status}: see above")
     return taken, lost
 
 

@@ -75,6 +75,26 @@ def running(command, **options):
         end(process)
 
 
+class ResultLines:
+    """The lines of JSON that a command prints, as objects, as they come; then `status` is the command's."""
+
+    def __init__(self, command):
+        self.command = [str(word) for word in command]
+        self.status = None
+
+    def __iter__(self):
+        with subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                              env=os.environ | {"HANEUL_BIN": str(BIN)}) as process:
+            try:
+                for line in process.stdout:
+                    if line.startswith("{"):
+                        yield json.loads(line)
+            except BaseException:
+                process.terminate()
+                raise
+        self.status = process.returncode
+
+
 def stopwatch(command, texts=("!",), seconds=20):
     """Milliseconds from the command's start until each of the texts was on its standard output."""
     words = [str(word) for word in (STOPWATCH, "-t", seconds, *texts, "--", *command)]

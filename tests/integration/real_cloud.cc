@@ -192,6 +192,13 @@ std::vector<std::string> RealCloud::run(const std::string& image, int count, con
   return ids;
 }
 
+std::string RealCloud::start_one(const std::string& image, const std::string& command) {
+  start();
+  add_image(image, command);
+  std::vector<std::string> ids = run(image);
+  return ids.empty() ? "" : ids[0];
+}
+
 std::string RealCloud::state_of(const std::string& id) {
   return json({"show", id}).value("State", Json::object()).value("Name", "");
 }

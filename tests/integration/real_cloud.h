@@ -59,6 +59,8 @@ class RealCloud {
   void add_image(const std::string& name, const std::string& command);
   /// Launches and waits; the new instances' ids.
   std::vector<std::string> run(const std::string& image, int count = 1, const std::string& name = "");
+  /// start(), add_image() and run(): the id of the one instance.
+  std::string start_one(const std::string& image, const std::string& command);
   std::string state_of(const std::string& id);
   std::string console_of(const std::string& id);
   /// Waits until the console shows it, and fails the test if it does not.

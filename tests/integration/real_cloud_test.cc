@@ -111,9 +111,7 @@ TEST(RealCloud, InstancesRunOnWhileTheDaemonRestarts) {
 
 TEST(RealCloud, AVmmThatEndsWhileNoDaemonRunsIsNoticedByTheNext) {
   RealCloud cloud;
-  cloud.start();
-  cloud.add_image("idle", "0halt");
-  std::string id = cloud.run("idle").at(0);
+  std::string id = cloud.start_one("idle", "0halt");
   pid_t machine = cloud.machines()[id].pid;
   cloud.end(SIGKILL);
   ::kill(machine, SIGKILL);

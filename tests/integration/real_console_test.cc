@@ -142,9 +142,7 @@ TEST(RealConsole, KeysReachTheGuestAndTheEscapeLeaves) {
 
 TEST(RealConsole, TheEndOfTheGuestEndsIt) {
   RealCloud cloud;
-  cloud.start();
-  cloud.add_image("echo", "echo");
-  std::string id = cloud.run("echo").at(0);
+  std::string id = cloud.start_one("echo", "echo");
   Terminal terminal(cloud.haneul_words({"console", id}), cloud.setting());
   terminal.expect("ready");
   terminal.type("q");
@@ -158,9 +156,7 @@ TEST(RealConsole, TheEndOfTheGuestEndsIt) {
 
 TEST(RealConsole, ASignalPutsTheTerminalBack) {
   RealCloud cloud;
-  cloud.start();
-  cloud.add_image("echo", "echo");
-  std::string id = cloud.run("echo").at(0);
+  std::string id = cloud.start_one("echo", "echo");
   for (int number : {SIGTERM, SIGHUP, SIGINT}) {
     Terminal terminal(cloud.haneul_words({"console", id}), cloud.setting());
     terminal.expect("ready");
@@ -175,9 +171,7 @@ TEST(RealConsole, ASignalPutsTheTerminalBack) {
 // The guest never reads its serial port, so that everything on the way to it fills up.
 TEST(RealConsole, APasteThatNobodyReadsDoesNotMakeTheKeysDead) {
   RealCloud cloud;
-  cloud.start();
-  cloud.add_image("deaf", "0halt");
-  std::string id = cloud.run("deaf").at(0);
+  std::string id = cloud.start_one("deaf", "0halt");
   {
     Terminal terminal(cloud.haneul_words({"console", id}), cloud.setting());
     terminal.expect("Ctrl-] leaves");
@@ -200,9 +194,7 @@ TEST(RealConsole, APasteThatNobodyReadsDoesNotMakeTheKeysDead) {
 
 TEST(RealConsole, FollowShowsWhatComesUntilTheEnd) {
   RealCloud cloud;
-  cloud.start();
-  cloud.add_image("echo", "echo");
-  std::string id = cloud.run("echo").at(0);
+  std::string id = cloud.start_one("echo", "echo");
   UniqueFd null = open_file("/dev/null", O_RDWR).value();
   std::string file = cloud.folder() / "followed";
   UniqueFd out = open_file(file, O_WRONLY | O_CREAT).value();
