@@ -50,6 +50,25 @@ TEST_F(TransportTest, DoorbellsAreNotBoundOutsideTheWindows) {
   EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
 }
 
+// Whoever took it may keep it for a while; another device may be in its place then.
+TEST_F(TransportTest, ARemovedDeviceHasNoDoorbellsWhileItIsKept) {
+  driver->start();
+  uint64_t doorbell = driver->doorbell_address(0);
+  auto kept = machine.root.remove(slot).value();
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+  EXPECT_FALSE(machine.doorbells.ring(GuestAddress{doorbell}));
+  auto log_of_next = std::make_shared<EchoLog>();
+  ASSERT_EQ(machine.plug(std::make_unique<EchoDevice>(log_of_next)), slot);
+  VirtioPci next(machine, slot);
+  next.start();
+  EXPECT_EQ(next.doorbell_address(0), doorbell);
+  next.queue(0).chain().readable(text("x")).writable(1).submit();
+  ASSERT_TRUE(machine.doorbells.ring(GuestAddress{doorbell}));
+  EXPECT_TRUE(next.wait_used(0).has_value());
+  EXPECT_EQ(log_of_next->served, 1);
+  EXPECT_EQ(log->served, 0);
+}
+
 TEST_F(TransportTest, WithoutDoorbellsNotifyingExits) {
   machine.doorbells.refuse(true);
   driver->start();
