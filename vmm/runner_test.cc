@@ -236,7 +236,9 @@ class HeldPushTest : public RunnerTest {
   }
   void start(std::string command) {
     config_.machine.command_line = std::move(command);
-    machine_ = Machine::create(config_.machine, {kvm_, vcpus_, io_,
+    machine_ = Machine::create(config_.machine, {kvm_,
+                                                 vcpus_,
+                                                 io_,
                                                  [this](std::span<const std::byte> data) {
                                                    std::lock_guard lock(mutex_);
                                                    console_.append(reinterpret_cast<const char*>(data.data()),
