@@ -93,17 +93,18 @@ class Relay : public std::enable_shared_from_this<Relay> {
       : client_(std::move(client)),
         peer_(client_.get_executor(), peer.release()),
         to_peer_(std::move(first)),
+        size_(to_peer_.size()),
         connection_(std::move(connection)),
         stream_(std::move(stream)) {}
 
   void start() {
     client_.expires_never();
     await_hang_up();
-    if (to_peer_.empty()) {
-      read_client();
-    } else {
-      write_peer(to_peer_.size());
-    }
+    error_code error;
+    client_.socket().non_blocking(true, error);
+    if (!error) peer_.non_blocking(true, error);
+    if (error) return close();
+    serve_client();
     read_peer();
   }
 
@@ -115,49 +116,42 @@ class Relay : public std::enable_shared_from_this<Relay> {
   void await_hang_up() {
     client_.socket().async_wait(Local::socket::wait_error, [self = shared_from_this()](error_code error) {
       if (error) return;
-      self->pass_on_the_rest();
+      while (self->move_piece() == Halt::kNone) {
+      }
       self->close();
     });
   }
-  void pass_on_the_rest() {
+  enum class Halt { kNone, kNothingSent, kNoRoom, kEnd, kBroken };
+  // By hand, without waiting: what was read and what the peer has of it must be known when the client goes.
+  Halt move_piece() {
     error_code error;
-    client_.socket().non_blocking(true, error);
-    if (!error) peer_.non_blocking(true, error);
-    if (error) return;
-    for (std::string rest(to_peer_, sent_, size_ - sent_); !error;) {
-      asio::write(peer_, asio::buffer(rest), error);
-      if (error) return;
-      rest.resize(kChunk);
-      rest.resize(client_.socket().read_some(asio::buffer(rest), error));
+    while (sent_ < size_) {
+      sent_ += peer_.write_some(asio::buffer(to_peer_.data() + sent_, size_ - sent_), error);
+      if (error) return error == asio::error::would_block ? Halt::kNoRoom : Halt::kBroken;
     }
-  }
-  void read_client() {
     to_peer_.resize(kChunk);
-    client_.socket().async_read_some(asio::buffer(to_peer_),
-                                     [self = shared_from_this()](error_code error, size_t got) {
-                                       if (error) {
-                                         // No more input; what the peer still says is passed on.
-                                         ::shutdown(self->peer_.native_handle(), SHUT_WR);
-                                         return;
-                                       }
-                                       self->write_peer(got);
-                                     });
-  }
-  void write_peer(size_t size) {
     sent_ = 0;
-    size_ = size;
-    write_more();
+    size_ = client_.socket().read_some(asio::buffer(to_peer_), error);
+    if (error) return error == asio::error::would_block ? Halt::kNothingSent : Halt::kEnd;
+    return Halt::kNone;
   }
-  // By hand, piece by piece: how much of it the peer has must be known when the client goes.
-  void write_more() {
-    peer_.async_write_some(asio::buffer(to_peer_.data() + sent_, size_ - sent_),
-                           [self = shared_from_this()](error_code error, size_t wrote) {
-                             if (error) return self->close();
-                             self->sent_ += wrote;
-                             if (self->sent_ < self->size_) return self->write_more();
-                             self->sent_ = self->size_ = 0;
-                             self->read_client();
-                           });
+  void serve_client() {
+    auto next = [self = shared_from_this()](error_code error) {
+      if (!error) self->serve_client();
+    };
+    switch (move_piece()) {
+      case Halt::kNone:
+      case Halt::kNoRoom:
+        return peer_.async_wait(asio::posix::stream_descriptor::wait_write, next);
+      case Halt::kNothingSent:
+        return client_.socket().async_wait(Local::socket::wait_read, next);
+      case Halt::kEnd:
+        // No more input; what the peer still says is passed on.
+        ::shutdown(peer_.native_handle(), SHUT_WR);
+        return;
+      case Halt::kBroken:
+        return close();
+    }
   }
   void read_peer() {
     to_client_.resize(kChunk);
@@ -185,7 +179,7 @@ class Relay : public std::enable_shared_from_this<Relay> {
   asio::posix::stream_descriptor peer_;
   std::string to_peer_;  // from sent_ to size_ it is still to be written
   size_t sent_ = 0;
-  size_t size_ = 0;
+  size_t size_;
   std::string to_client_;
   Counted connection_;
   std::shared_ptr<Counted> stream_;
