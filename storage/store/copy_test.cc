@@ -234,6 +234,31 @@ TEST_F(CopyTest, ThatIsGivenUpLeavesNothing) {
   EXPECT_EQ(layers("eu").size(), 0U);
 }
 
+TEST_F(CopyTest, ThatIsGivenUpBeforeItsFirstFileLeavesNothing) {
+  create("vol-1", 128_MiB);
+  write("vol-1", 0, a_);
+  write("vol-1", 100_MiB, a_);
+  snapshot("vol-1", "snap-1");
+  write("vol-1", 0, b_);
+  snapshot("vol-1", "snap-2");
+  ASSERT_TRUE(store_->delete_snapshot("snap-1").ok());
+  std::atomic<bool> recorded{false};
+  auto other = open_store("other", "key", [&](const char* done) {
+    if (std::string_view(done) == "a copy's step was recorded") recorded = true;
+  });
+  std::thread copying;
+  std::string said;
+  // The lowest layer is not read while it is being punched.
+  collect_and(*store_, 3, [&] {
+    copying = std::thread([&] { said = message(other->copy_snapshot(*store_, "snap-2", "copy", {})); });
+    while (!recorded) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_EQ(message(other->delete_snapshot("copy")), "ok");
+  });
+  copying.join();
+  EXPECT_EQ(said, "the copy was given up");
+  EXPECT_EQ(layers("other").size(), 0U);
+}
+
 TEST_F(CopyTest, OfADamagedSourceFailsAndNamesIt) {
   create("vol-1", 16_MiB);
   write("vol-1", 0, a_);

@@ -159,6 +159,7 @@ class LocalStore final : public Store {
   Status copy_one(LocalStore& from, const CopyStep& step, const Progress& progress);
   Status record_copied(const CopyStep& step, const std::string& snapshot);
   Result<bool> is_punched(const std::string& layer);
+  void drop_given_up(const CopyStep& step, const std::string& snapshot);
   Status give_up_copy(const std::string& snapshot);
   Status punch(const std::string& layer, const Progress& progress);
   Status check_one(const LayerRow& layer, const std::string& subject, CheckOptions options,
