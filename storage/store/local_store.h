@@ -144,6 +144,7 @@ class LocalStore final : public Store {
 
   Result<std::vector<Begun>> plan_snapshots(const std::vector<SnapshotOf>& wanted,
                                             const std::function<bool(const std::string& volume)>& is_open);
+  Result<std::vector<LayerGuards::Held>> hold_layers(const std::vector<SnapshotOf>& wanted);
   Result<bool> record_snapshots(const std::vector<Begun>& made);
   /// With the lock: that nobody has the top which a snapshot began with.
   Status expect_untaken(const VolumeRow& volume, const SnapshotRow& snapshot,
