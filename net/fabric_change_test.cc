@@ -39,6 +39,21 @@ class FabricChangeTest : public NetworkTest {
   static std::string message_of(const Result<Fabric>& fabric) {
     return fabric.ok() ? "opened" : fabric.error().message();
   }
+  /// An nft that applies nothing while the file `fail` is there.
+  std::filesystem::path breakable_nft() {
+    std::filesystem::path folder =
+        std::filesystem::path(::testing::TempDir()) / fmt::format("nft-{}", ::getpid());
+    std::filesystem::create_directories(folder);
+    fail_ = folder / "fail";
+    std::ofstream(folder / "nft") << "#!/bin/sh\n[ \"$1\" = -f ] && [ -e " << fail_.string()
+                                  << " ] && exit 1\nexec nft \"$@\"\n";
+    ::chmod((folder / "nft").c_str(), 0755);
+    return folder / "nft";
+  }
+  void TearDown() override {
+    if (!fail_.empty()) std::filesystem::remove_all(fail_.parent_path());
+  }
+  std::filesystem::path fail_;
 };
 
 bool told(Watch& watch) {
@@ -166,27 +181,41 @@ TEST_F(FabricChangeTest, ANewWayToTheWorldIsTaken) {
 }
 
 TEST_F(FabricChangeTest, AFailedUnplugDoesNotStandInTheWayOfTheNextPlug) {
-  std::filesystem::path folder =
-      std::filesystem::path(::testing::TempDir()) / fmt::format("nft-{}", ::getpid());
-  std::filesystem::create_directories(folder);
-  std::ofstream(folder / "nft") << "#!/bin/sh\n[ \"$1\" = -f ] && [ -e " << (folder / "fail").string()
-                                << " ] && exit 1\nexec nft \"$@\"\n";
-  ::chmod((folder / "nft").c_str(), 0755);
   FabricOptions wanted = options();
-  wanted.nft = folder / "nft";
+  wanted.nft = breakable_nft();
   Fabric fabric = open(wanted);
   Guest guest = plug(fabric, nic(5));
-  std::ofstream(folder / "fail") << "x";
+  std::ofstream(fail_) << "x";
   EXPECT_FALSE(fabric.unplug(guest.nic().tap).ok());
   EXPECT_FALSE(there(guest.nic().tap));
-  std::filesystem::remove(folder / "fail");
+  std::filesystem::remove(fail_);
 
   auto again = fabric.plug(nic(5));
   ASSERT_TRUE(again.ok()) << again.error().message();
   EXPECT_EQ(fabric.nics().size(), 1u);
   EXPECT_EQ(fabric.plug(nic(5)).error().message(),
             fmt::format("{0}: its name is in use by {0}", guest.nic().tap));
-  std::filesystem::remove_all(folder);
+}
+
+// Forwarding without the rule that guards it would make the host a router for everybody.
+TEST_F(FabricChangeTest, ForwardingWaitsForItsRule) {
+  FabricOptions wanted = options();
+  wanted.nft = breakable_nft();
+  Fabric fabric = open(wanted);
+  make_outside();
+  std::ofstream(fail_) << "x";
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_FALSE(fabric.refresh().ok());
+    EXPECT_EQ(run({"cat", "/proc/sys/net/ipv4/conf/eth0/forwarding"}), "0\n");
+  }
+  EXPECT_FALSE(fabric.reconcile({}).ok());
+  EXPECT_FALSE(fabric.refresh().ok());
+  EXPECT_EQ(run({"cat", "/proc/sys/net/ipv4/conf/eth0/forwarding"}), "0\n");
+
+  std::filesystem::remove(fail_);
+  ASSERT_TRUE(fabric.refresh().ok());
+  EXPECT_EQ(run({"cat", "/proc/sys/net/ipv4/conf/eth0/forwarding"}), "1\n");
+  EXPECT_THAT(run({"nft", "list", "ruleset"}), HasSubstr("eth0"));
 }
 
 TEST_F(FabricChangeTest, AHostWithoutTun) {

@@ -62,6 +62,7 @@ class Fabric::Impl {
   std::vector<Zone> zones_;
   std::vector<NicSpec> nics_;
   UplinkPlan uplinks_;
+  bool settled_ = false;  ///< marks and rules are those of uplinks_: nothing is switched on before
 };
 
 }  // namespace haneul::net

@@ -91,10 +91,14 @@ Status Fabric::Impl::reconcile(std::vector<NicSpec> live) {
     return std::none_of(links.begin(), links.end(),
                         [&](const LinkInfo& link) { return our_tap(link) && link.name == nic.tap; });
   });
-  uplinks_ = options_.mode == NetworkMode::kHost ? TRY(plan_uplinks(netlink_, options_.tag)) : UplinkPlan{};
+  UplinkPlan plan =
+      options_.mode == NetworkMode::kHost ? TRY(plan_uplinks(netlink_, options_.tag)) : UplinkPlan{};
+  settled_ = false;
+  uplinks_ = std::move(plan);
   TRY(remove_stale(links, live));
   TRY(apply(std::move(live)));
   for (Zone& zone : zones_) TRY(ensure_bridge(zone));
+  settled_ = true;
   TRY(switch_on(uplinks_));
   for (const NicSpec& nic : nics_) {
     auto link = TRY(netlink_.link(nic.tap));
@@ -119,14 +123,15 @@ Result<bool> Fabric::Impl::rules_are_there() const {
 Status Fabric::Impl::refresh() {
   UplinkPlan plan =
       options_.mode == NetworkMode::kHost ? TRY(plan_uplinks(netlink_, options_.tag)) : UplinkPlan{};
-  bool moved = plan.changed != uplinks_.changed || plan.guarded != uplinks_.guarded;
+  if (plan.changed != uplinks_.changed || plan.guarded != uplinks_.guarded) settled_ = false;
   uplinks_ = std::move(plan);
-  if (moved) {
+  if (!settled_) {
     for (const Zone& zone : zones_) TRY(netlink_.set_alias(zone.index, mark()).context(zone.bridge));
   }
   bool there = TRY(rules_are_there());
   if (!there) LOG_WARNING("net {}: somebody removed the firewall's rules; they are put back", options_.tag);
-  if (moved || !there) TRY(apply(nics_));
+  if (!settled_ || !there) TRY(apply(nics_));
+  settled_ = true;
   return switch_on(uplinks_);
 }
 

@@ -66,7 +66,7 @@ image() {
 # Whether this machine's /dev/kvm runs anything at all: the freestanding guest says hello.
 kvm_is_here() {
   local bin=$top/build/release/bin
-  timeout 20 "$bin/haneul-vmm" --kernel "$bin/guests/guest" --cmdline hello --memory 64M 2>/dev/null | grep -q hello
+  [[ $(timeout 20 "$bin/haneul-vmm" --kernel "$bin/guests/guest" --cmdline hello --memory 64M --console 2>/dev/null) == *hello* ]]
 }
 
 # shellcheck disable=SC2034 # host is for those who source this

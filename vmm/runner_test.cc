@@ -19,11 +19,14 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-/// Threads that wait, once started, until they are let go.
+/// Those of this name wait, once started, until they are let go.
 class HeldThreads final : public ThreadStarter {
  public:
+  explicit HeldThreads(std::string name) : name_(std::move(name)) {}
+  ~HeldThreads() { let_go(); }
   Result<std::thread> start(std::string name, std::function<void()> body) override {
-    return start_thread(std::move(name), [go = gate_.get_future().share(), body = std::move(body)] {
+    if (name != name_) return start_thread(std::move(name), std::move(body));
+    return start_thread(std::move(name), [go = go_, body = std::move(body)] {
       go.wait();
       body();
     });
@@ -33,7 +36,9 @@ class HeldThreads final : public ThreadStarter {
   }
 
  private:
+  const std::string name_;
   std::promise<void> gate_;
+  const std::shared_future<void> go_ = gate_.get_future().share();
   bool open_ = false;
 };
 
@@ -216,49 +221,94 @@ TEST_F(RunnerTest, ARegisterThatKvmRefusesIsAnError) {
   EXPECT_EQ(set.error().message(), "this KVM refuses the model-specific register 0xdead");
 }
 
-// What a push does takes as long as the disk does; the control thread must not wait for it.
-TEST_F(RunnerTest, ADiskLeavesDuringASnapshotWithoutWaiting) {
-  auto layer = [this](const char* name, const storage::LayerId& parent) {
+/// A machine of its own, not the runner's, with a push that stays under way until it is let go.
+class HeldPushTest : public RunnerTest {
+ protected:
+  /// An empty layer in a new file.
+  std::pair<UniqueFd, storage::LayerId> layer(const char* name, const storage::LayerId& parent) {
     UniqueFd file = open_file(folder_ / name, O_RDWR | O_CREAT).value();
     storage::NewLayer made;
     made.id = storage::random_layer_id();
     made.parent = parent;
     made.size_bytes = 4_MiB;
     storage::create_layer(file.get(), made).value();
-    return std::pair(std::move(file), made.id);
-  };
-  auto [bottom, bottom_id] = layer("bottom", {});
-  auto [top, top_id] = layer("top", bottom_id);
-  launch::Disk disk;
-  disk.id = "vol-1";
-  disk.format = launch::DiskFormat::kVolume;
-  disk.layers.push_back({std::move(bottom), std::nullopt});
-  config_.machine.disks.push_back(std::move(disk));
-  config_.machine.command_line = "spin";
-  DirectThreads vcpus;
-  HeldThreads io;
-  auto machine =
-      Machine::create(config_.machine, {kvm_, vcpus, io, [](std::span<const std::byte>) {}, {}}).value();
-  // Also where the test ends early: the machine joins its threads.
-  struct LetGo {
-    ~LetGo() { threads.let_go(); }
-    HeldThreads& threads;
-  } let_go{io};
-  std::vector<std::string> detached;
-  machine->set_on_detached([&](std::string id) { detached.push_back(std::move(id)); });
-  ASSERT_TRUE(machine->start().ok());
-  std::vector<launch::VmmClient::PushLayer> pushes;
-  pushes.push_back({"vol-1", {std::move(top), std::nullopt}});
-  ASSERT_TRUE(machine->begin_push(pushes).ok());
+    return {std::move(file), made.id};
+  }
+  void start(std::string command) {
+    config_.machine.command_line = std::move(command);
+    machine_ = Machine::create(config_.machine, {kvm_,
+                                                 vcpus_,
+                                                 io_,
+                                                 [this](std::span<const std::byte> data) {
+                                                   std::lock_guard lock(mutex_);
+                                                   console_.append(reinterpret_cast<const char*>(data.data()),
+                                                                   data.size());
+                                                 },
+                                                 {}})
+                   .value();
+    machine_->set_on_detached([this](std::string id) { detached_.push_back(std::move(id)); });
+    ASSERT_TRUE(machine_->start().ok());
+  }
+  /// A volume of one layer, and the layer that the push is to put on it.
+  launch::Disk volume(std::string id) {
+    auto [bottom, bottom_id] = layer("bottom", {});
+    launch::Disk disk;
+    disk.id = id;
+    disk.format = launch::DiskFormat::kVolume;
+    disk.layers.push_back({std::move(bottom), std::nullopt});
+    pushes_.push_back({std::move(id), {layer("top", bottom_id).first, std::nullopt}});
+    return disk;
+  }
+  bool console_says(std::string_view text) {
+    return testing::eventually([&] { return console().find(text) != std::string::npos; });
+  }
+  void TearDown() override {
+    // The machine joins its threads, also where the test ended early.
+    io_.let_go();
+    machine_.reset();
+    RunnerTest::TearDown();
+  }
 
-  ASSERT_TRUE(machine->detach_disk("vol-1", true).ok());
-  machine->close_ejected();
-  EXPECT_EQ(machine->disk_ids(), std::vector<std::string>{"vol-1"}) << "the snapshot needs it open";
-  EXPECT_TRUE(detached.empty());
-  io.let_go();
-  EXPECT_TRUE(machine->finish_push().ok());
-  EXPECT_TRUE(machine->disk_ids().empty());
-  EXPECT_EQ(detached, std::vector<std::string>{"vol-1"});
+  DirectThreads vcpus_;
+  HeldThreads io_{"push"};
+  std::vector<launch::VmmClient::PushLayer> pushes_;
+  std::vector<std::string> detached_;
+  std::unique_ptr<Machine> machine_;
+};
+
+// What a push does takes as long as the disk does; the control thread must not wait for it.
+TEST_F(HeldPushTest, ADiskLeavesDuringASnapshotWithoutWaiting) {
+  config_.machine.disks.push_back(volume("vol-1"));
+  start("spin");
+  ASSERT_TRUE(machine_->begin_push(pushes_).ok());
+
+  ASSERT_TRUE(machine_->detach_disk("vol-1", true).ok());
+  machine_->close_ejected();
+  EXPECT_EQ(machine_->disk_ids(), std::vector<std::string>{"vol-1"}) << "the snapshot needs it open";
+  EXPECT_TRUE(detached_.empty());
+  io_.let_go();
+  EXPECT_TRUE(machine_->finish_push().ok());
+  EXPECT_TRUE(machine_->disk_ids().empty());
+  EXPECT_EQ(detached_, std::vector<std::string>{"vol-1"});
+}
+
+// In the same slot, with its doorbells at the same addresses.
+TEST_F(HeldPushTest, AnotherDiskTakesThePlaceOfOneThatASnapshotKeepsOpen) {
+  start("hotplug");
+  ASSERT_TRUE(machine_->attach_disk(volume("vol-1")).ok());
+  ASSERT_TRUE(console_says("id=vol-1\n")) << console();
+  ASSERT_TRUE(machine_->begin_push(pushes_).ok());
+  ASSERT_TRUE(machine_->detach_disk("vol-1", true).ok());
+
+  launch::Disk raw;
+  raw.id = "vol-2";
+  raw.file = open_file(folder_.disk("raw", 1_MiB), O_RDWR).value();
+  ASSERT_TRUE(machine_->attach_disk(raw).ok());
+  EXPECT_TRUE(console_says("id=vol-2\n")) << console();
+  EXPECT_EQ(machine_->disk_ids(), (std::vector<std::string>{"vol-1", "vol-2"}));
+  io_.let_go();
+  EXPECT_TRUE(machine_->finish_push().ok());
+  EXPECT_EQ(machine_->disk_ids(), std::vector<std::string>{"vol-2"});
 }
 
 }  // namespace

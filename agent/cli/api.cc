@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "agent/cli/wait.h"
 #include "agent/ops/ids.h"
 
 namespace haneul::agent {
@@ -77,10 +78,12 @@ Result<Json> Api::parse_reply(const HttpReply& reply) {
 }
 
 Result<Json> Api::call(std::string_view operation, const Json& request) {
-  auto reply = http_request(socket_, {.method = "POST",
-                                      .target = fmt::format("/{}", operation),
-                                      .body = to_text(request),
-                                      .region = region_});
+  auto reply = http_request(socket_,
+                            {.method = "POST",
+                             .target = fmt::format("/{}", operation),
+                             .body = to_text(request),
+                             .region = region_},
+                            limit_, &interrupted());
   if (!reply.ok()) return unanswered(socket_, reply.error());
   return parse_reply(*reply);
 }

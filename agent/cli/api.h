@@ -16,8 +16,10 @@ namespace haneul::agent {
 
 class Api {
  public:
-  Api(std::filesystem::path socket, std::string region)
-      : socket_(std::move(socket)), region_(std::move(region)) {}
+  /// `limit`: how long a call may take.
+  Api(std::filesystem::path socket, std::string region,
+      std::chrono::milliseconds limit = std::chrono::minutes(10))
+      : socket_(std::move(socket)), region_(std::move(region)), limit_(limit) {}
 
   /// The reply of POST /OPERATION. An API error's message has its code at the end, in parentheses.
   Result<Json> call(std::string_view operation, const Json& request);
@@ -46,6 +48,7 @@ class Api {
 
   std::filesystem::path socket_;
   std::string region_;
+  std::chrono::milliseconds limit_;
 };
 
 /// The value of a tag of a described resource; empty if it has none.

@@ -167,13 +167,28 @@ std::set<std::string> Place::candidates(Api& api, const std::string& begun) cons
   return options();
 }
 
+// What an option is given in these words, the last of which is not complete.
+std::string value_in(const std::vector<std::string>& words, const std::string& option,
+                     const std::string& otherwise) {
+  std::string value = otherwise;
+  for (size_t i = 0; i + 1 < words.size(); ++i) {
+    if (words[i] == option && i + 2 < words.size()) value = words[i + 1];
+    if (words[i].starts_with(option + "=")) value = words[i].substr(option.size() + 1);
+  }
+  return value;
+}
+
 }  // namespace
 
 Result<int> complete_command(const CLI::App& app, Api& api, const std::vector<std::string>& words) {
+  // Of the cloud and region that the line names. Nobody waits long for a proposal.
+  constexpr auto kLimit = std::chrono::milliseconds(1500);
+  std::string socket = value_in(words, "--socket", api.socket().string());
+  Api asked(std::filesystem::absolute(socket), value_in(words, "--region", api.region()), kLimit);
   Place place(app);
   for (size_t i = 0; i + 1 < words.size(); ++i) place.pass(words[i]);
   std::string begun = words.empty() ? "" : words.back();
-  for (const std::string& candidate : place.candidates(api, begun)) {
+  for (const std::string& candidate : place.candidates(asked, begun)) {
     if (candidate.starts_with(":") || candidate.starts_with(begun)) fmt::print("{}\n", candidate);
   }
   return kCliOk;

@@ -6,8 +6,8 @@ _haneul() {
   COMPREPLY=()
   mapfile -t found < <("${COMP_WORDS[0]}" complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
   case ${found[0]-} in
-    :files) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
-    :folders) mapfile -t COMPREPLY < <(compgen -d -- "$word") ;;
+    :files) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+    :folders) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$word") ;;
     *) COMPREPLY=("${found[@]}") ;;
   esac
 }

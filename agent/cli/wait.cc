@@ -13,18 +13,22 @@
 #include "agent/cli/progress.h"
 
 namespace haneul::agent {
-namespace {
 
-volatile std::sig_atomic_t interrupted = 0;
+volatile std::sig_atomic_t& interrupted() {
+  static volatile std::sig_atomic_t flag = 0;
+  return flag;
+}
+
+namespace {
 
 // Ctrl-C is noticed here while we wait, and works as ever before and after. It cuts a request short, too: a daemon that
 // does not answer keeps nobody.
 class Interrupts {
  public:
   Interrupts() {
-    interrupted = 0;
+    interrupted() = 0;
     struct sigaction noticed {};
-    noticed.sa_handler = [](int) { interrupted = 1; };
+    noticed.sa_handler = [](int) { interrupted() = 1; };
     ::sigaction(SIGINT, &noticed, &before_);
   }
   ~Interrupts() { ::sigaction(SIGINT, &before_, nullptr); }
@@ -33,8 +37,8 @@ class Interrupts {
 
   /// Waits that long, or until there was one.
   static bool within(std::chrono::milliseconds pause) {
-    if (interrupted == 0) ::poll(nullptr, 0, static_cast<int>(pause.count()));
-    return interrupted != 0;
+    if (interrupted() == 0) ::poll(nullptr, 0, static_cast<int>(pause.count()));
+    return interrupted() != 0;
   }
 
  private:
@@ -57,7 +61,7 @@ Result<int> wait_until(const Waiting& waiting, const std::function<Result<Polled
   auto pause = std::chrono::milliseconds(5);
   for (;;) {
     Result<Polled> polled = poll();
-    if (interrupted == 0) {
+    if (interrupted() == 0) {
       if (!polled.ok()) return std::move(polled).error();
       if (!polled->failure.empty())
         return make_error(ErrorCode::kIo, "{} failed: {}", waiting.what, polled->failure);
@@ -92,7 +96,7 @@ Result<Json> call_with_progress(Api& api, std::string_view operation, const Json
   ::pthread_sigmask(SIG_UNBLOCK, &interrupt, nullptr);
   while (reply.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
     progress.tick();
-    if (interrupted == 0) continue;
+    if (interrupted() == 0) continue;
     progress.clear();
     fmt::print(stderr, "haneul: no longer waiting for the daemon, {} goes on\n", what);
     ::_exit(kCliInterrupted);  // nothing else can end the request

@@ -2,6 +2,7 @@
 // Waiting for the daemon's long work, with its percentage. Ctrl-C ends the waiting, not the work.
 #pragma once
 
+#include <csignal>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -25,6 +26,9 @@ struct Waiting {
   int timeout_s = 0;        ///< 0: none
   std::string work = "it";  ///< what goes on after Ctrl-C: "the launch"
 };
+
+/// Set when Ctrl-C is pressed during a wait: a call under way then ends.
+volatile std::sig_atomic_t& interrupted();
 
 /// kCliOk when it is done, kCliInterrupted after Ctrl-C (which is told), kTimeout as an error.
 Result<int> wait_until(const Waiting& waiting, const std::function<Result<Polled>()>& poll);

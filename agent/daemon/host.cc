@@ -37,15 +37,6 @@ class HostControl : public MachineControl {
   launch::VmmClient client_;
 };
 
-// The start time is read twice by find_process(), so that a pid that changes hands meanwhile is not taken.
-Result<uint64_t> start_ticks(pid_t pid) {
-  std::string stat = TRY(read_file(fmt::format("/proc/{}/stat", pid), 4096));
-  std::istringstream fields(stat.substr(stat.rfind(')') + 1));
-  std::string field;
-  for (int i = 3; i <= 22; ++i) fields >> field;
-  return std::strtoull(field.c_str(), nullptr, 10);
-}
-
 }  // namespace
 
 HostMachines::~HostMachines() {
@@ -87,7 +78,7 @@ Status HostMachines::clear(const std::string& uuid) {
     std::string wanted = "--uuid" + std::string(1, '\0') + uuid;
     if (!arguments.ok() || arguments->find(wanted) == std::string::npos) continue;
     auto pid = static_cast<pid_t>(std::strtol(name.c_str(), nullptr, 10));
-    auto ticks = start_ticks(pid);
+    auto ticks = launch::start_ticks_of(pid);
     if (!ticks.ok()) continue;
     auto process = launch::find_process(pid, *ticks);
     if (!process.ok()) continue;

@@ -57,14 +57,6 @@ Result<launch::Process> find_holder(const std::filesystem::path& state) {
   for (;;) ::pause();
 }
 
-Result<uint64_t> start_ticks(pid_t pid) {
-  std::string stat = TRY(read_file(fmt::format("/proc/{}/stat", pid), 4096));
-  size_t at = stat.rfind(')');
-  for (int field = 2; field < 22 && at != std::string::npos; ++field) at = stat.find(' ', at + 1);
-  if (at == std::string::npos) return Error(ErrorCode::kInternal, "/proc/PID/stat is too short");
-  return std::strtoull(stat.c_str() + at, nullptr, 10);
-}
-
 // What a crash left of a record that was being written.
 void remove_half_written(const std::filesystem::path& state) {
   std::error_code ignored;
@@ -83,7 +75,7 @@ Status start_holder(const std::filesystem::path& state) {
   if (pid < 0) return errno_error("fork");
   if (pid == 0) hold(std::move(recorded), std::move(tell));
   crash_point("network-holder.forked");
-  uint64_t ticks = TRY(start_ticks(pid));
+  uint64_t ticks = TRY(launch::start_ticks_of(pid));
   TRY(replace_file(state / kFile, fmt::format("{} {}\n", pid, ticks)));
   crash_point("network-holder.recorded");
   if (::write(tell.get(), "r", 1) != 1) return errno_error("the holder of the network is gone");

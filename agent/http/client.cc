@@ -61,6 +61,17 @@ Message message_of(const HttpRequest& request) {
   return message;
 }
 
+// What a signal interrupts is gone on with (being stopped and continued is one), unless the signal was to end it.
+template <typename Step>
+error_code persistently(const volatile std::sig_atomic_t* cut, Step step) {
+  error_code error;
+  do {
+    error = {};
+    step(error);
+  } while (error == asio::error::interrupted && (cut == nullptr || *cut == 0));
+  return error;
+}
+
 Status io_error(const error_code& error) {
   if (error == asio::error::would_block || error == asio::error::try_again) {
     return make_error(ErrorCode::kTimeout, "haneuld did not answer in time");
@@ -79,20 +90,21 @@ HttpReply reply_of(Parser& parser) {
 }  // namespace
 
 Result<HttpReply> http_request(const std::filesystem::path& socket, const HttpRequest& request,
-                               std::chrono::milliseconds timeout) {
+                               std::chrono::milliseconds timeout, const volatile std::sig_atomic_t* cut) {
   Connection connection;
   TRY(open_connection(connection, socket, timeout));
   Message message = message_of(request);
   message.keep_alive(false);
   message.prepare_payload();
-  error_code error;
-  http::write(connection.socket, message, error);
+  http::request_serializer<http::string_body> serializer(message);
+  error_code error =
+      persistently(cut, [&](error_code& failed) { http::write(connection.socket, serializer, failed); });
   // A server that refuses a large request may close before it took it all; its reply is still there.
   if (error && error != asio::error::broken_pipe) TRY(io_error(error));
   Parser parser;
   parser.body_limit(1 << 30);
-  error = {};
-  http::read(connection.socket, connection.buffer, parser, error);
+  error = persistently(
+      cut, [&](error_code& failed) { http::read(connection.socket, connection.buffer, parser, failed); });
   if (error) TRY(io_error(error));
   return reply_of(parser);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -74,9 +75,10 @@ class HttpServer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// One request on a connection of its own.
+/// One request on a connection of its own. A signal whose handler sets `cut` ends it; others do not.
 Result<HttpReply> http_request(const std::filesystem::path& socket, const HttpRequest& request,
-                               std::chrono::milliseconds timeout = std::chrono::minutes(10));
+                               std::chrono::milliseconds timeout = std::chrono::minutes(10),
+                               const volatile std::sig_atomic_t* cut = nullptr);
 /// A request that is to become a stream: the connection, and what came right behind the reply's head. A
 /// refusal is a reply without a stream.
 struct Upgraded {

@@ -68,7 +68,7 @@ HttpReply Router::error_reply(unsigned status, std::string_view code, const std:
 }
 
 Lane Router::lane_of(const HttpRequest& request) {
-  if (request.method == "GET") return request.target == "/status" ? Lane::kQuick : Lane::kStream;
+  if (request.method == "GET") return path_of(request) == "/status" ? Lane::kQuick : Lane::kStream;
   std::string path = path_of(request);
   const Operation* operation = find_operation(std::string_view(path).substr(path.starts_with("/") ? 1 : 0));
   return operation != nullptr && operation->slow ? Lane::kSlow : Lane::kQuick;

@@ -509,6 +509,14 @@ TEST_F(CloudTest, RegionsAreApart) {
   world_.cloud->wait_idle();
 }
 
+TEST_F(CloudTest, MetalIsFoundAsMetal) {
+  Json filter = Json::array({{{"Name", "bare-metal"}, {"Values", {"true"}}}});
+  std::set<std::string> found;
+  for (const Json& type : world_.call("DescribeInstanceTypes", {{"Filters", filter}})["InstanceTypes"])
+    found.insert(type["InstanceType"].get<std::string>());
+  EXPECT_THAT(found, ::testing::ElementsAre("c5.metal", "m5.metal"));
+}
+
 TEST_F(CloudTest, KeyPairIsGivenToTheInstanceAndMayBeDeletedLater) {
   Json key = world_.call("CreateKeyPair", {{"KeyName", "mine"}, {"KeyType", "ed25519"}});
   EXPECT_THAT(key["KeyMaterial"].get<std::string>(), StartsWith("-----BEGIN OPENSSH PRIVATE KEY-----\n"));

@@ -17,6 +17,7 @@
 #include "agent/http/http.h"
 #include "agent/ops/shape.h"
 #include "base/file.h"
+#include "tests/support/programs.h"
 
 namespace haneul::agent {
 
@@ -30,11 +31,7 @@ inline std::string program(const std::string& name) {
   return ((folder != nullptr ? std::filesystem::path(folder) : fallback) / name).string();
 }
 
-struct Ended {
-  int status = -1;
-  std::string out;
-  std::string err;
-};
+using haneul::testing::Ended;
 
 class DaemonTest : public ::testing::Test {
  protected:
@@ -54,31 +51,18 @@ class DaemonTest : public ::testing::Test {
 
   // In a home of its own, so that no test touches the user's keys.
   pid_t spawn(const std::vector<std::string>& words, const std::string& label) {
-    pid_t pid = ::fork();
-    if (pid != 0) return pid;
-    ::setenv("HOME", folder_.c_str(), 1);
-    for (const char* variable : {"XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HANEUL_SOCKET"})
-      ::unsetenv(variable);
-    int in = ::open("/dev/null", O_RDONLY);
-    int out = ::open((folder_ / (label + ".out")).c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    int err = ::open((folder_ / (label + ".err")).c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    ::dup2(in, 0);
-    ::dup2(out, 1);
-    ::dup2(err, 2);
-    std::vector<char*> argv;
-    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
-    argv.push_back(nullptr);
-    ::execv(argv[0], argv.data());
-    ::_exit(127);
+    UniqueFd in = open_file("/dev/null", O_RDONLY).value();
+    UniqueFd out = open_file(folder_ / (label + ".out"), O_WRONLY | O_CREAT | O_TRUNC).value();
+    UniqueFd err = open_file(folder_ / (label + ".err"), O_WRONLY | O_CREAT | O_TRUNC).value();
+    haneul::testing::Setting setting{.before = {}, .environment = {{"HOME", folder_.string()}}};
+    return haneul::testing::spawn(words, setting, in.get(), out.get(), err.get());
   }
 
   Ended run(std::vector<std::string> words, const std::string& label = "run") {
     words[0] = program(words[0]);
-    pid_t pid = spawn(words, label);
-    int status = 0;
-    ::waitpid(pid, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
-            read_file(folder_ / (label + ".out")).value(), read_file(folder_ / (label + ".err")).value()};
+    int status = haneul::testing::status_of(spawn(words, label));
+    return {status, read_file(folder_ / (label + ".out")).value(),
+            read_file(folder_ / (label + ".err")).value()};
   }
 
   std::vector<std::string> daemon_words() {

@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "net/testing/world.h"
 #include "tests/support/files.h"
+#include "tests/support/programs.h"
 
 namespace haneul::agent {
 namespace {
@@ -30,10 +31,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-struct Ended {
-  int status = -1;
-  std::string err;
-};
+using haneul::testing::Ended;
 
 class HostTest : public net::testing::NetworkTest {
  protected:
@@ -78,15 +76,14 @@ class HostTest : public net::testing::NetworkTest {
     ::_exit(127);
   }
   int end_of(pid_t pid) {
-    int status = 0;
-    ::waitpid(pid, &status, 0);
+    int status = haneul::testing::status_of(pid);
     std::erase_if(daemons_, [&](const auto& each) { return each.second == pid; });
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return status;
   }
   Ended run_daemon(
       const std::string& name, const Words& more, const std::function<void()>& before = [] {}) {
     int status = end_of(spawn(name, more, before));
-    return {status, errors(name)};
+    return {status, "", errors(name)};
   }
   bool ended(const std::string& name) {
     siginfo_t info{};

@@ -124,11 +124,28 @@ TEST(Footprint, AFailedStartTakesBackWhatItMade) {
     ASSERT_TRUE(footprint.make_folder(state, 0700).ok());
     UniqueFd lock = footprint.lock(state).value();
     folder.file("a/b/state/state.db", "new");
+    folder.file("a/b/state/state.db-wal", "its journal");
+    // Somebody else's, made meanwhile.
+    std::filesystem::create_directories(state / "notes");
+    folder.file("a/b/state/notes/mine", "precious");
     footprint.undo();
     EXPECT_FALSE(std::filesystem::exists(state / "state.db"));
+    EXPECT_FALSE(std::filesystem::exists(state / "state.db-wal"));
+    EXPECT_TRUE(std::filesystem::exists(state / "notes/mine"));
     EXPECT_FALSE(std::filesystem::exists(state / "lock"));
     EXPECT_TRUE(std::filesystem::exists(state / "store.key"));
   }
+}
+
+// What a database did not take over yet is in its journal.
+TEST(Footprint, TheJournalOfAnOlderDatabaseStays) {
+  haneul::testing::TempFolder folder;
+  folder.file("state.db", "old");
+  Footprint footprint;
+  UniqueFd lock = footprint.lock(folder.path()).value();
+  folder.file("state.db-wal", "written since");
+  footprint.undo();
+  EXPECT_TRUE(std::filesystem::exists(folder.path() / "state.db-wal"));
 }
 
 TEST(Footprint, TheFolderOfAnotherIsLeftAlone) {

@@ -17,13 +17,6 @@
 namespace haneul::agent::testing {
 namespace {
 
-Result<uint64_t> start_ticks(pid_t pid) {
-  std::string stat = TRY(read_file(fmt::format("/proc/{}/stat", pid), 4096));
-  size_t at = stat.rfind(')');
-  for (int field = 2; field < 22; ++field) at = stat.find(' ', at + 1);
-  return std::strtoull(stat.c_str() + at, nullptr, 10);
-}
-
 std::vector<std::string> read_lines(const std::filesystem::path& file) {
   std::vector<std::string> lines;
   std::ifstream in(file);
@@ -130,7 +123,7 @@ Result<launch::Process> FakeMachines::launch(launch::Spec spec) {
   write_lines(spec.control_socket.parent_path() / "disks", disks);
   launch::Process process;
   process.pid = pid;
-  process.start_ticks = TRY(start_ticks(pid));
+  process.start_ticks = TRY(launch::start_ticks_of(pid));
   process.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   return process;
 }
@@ -152,7 +145,7 @@ void FakeMachines::kill(const launch::Process& process) {
 
 Status FakeMachines::clear(const std::string& uuid) {
   for (pid_t pid : processes(uuid)) {
-    auto process = launch::find_process(pid, TRY(start_ticks(pid)));
+    auto process = launch::find_process(pid, TRY(launch::start_ticks_of(pid)));
     if (process.ok()) launch::kill_process(*process);
   }
   return {};

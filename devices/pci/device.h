@@ -68,6 +68,9 @@ class Device {
   virtual void on_bars_placed(const std::array<std::optional<uint64_t>, kBars>& addresses) {
     (void)addresses;
   }
+  /// Told by the root, once, when no access to it is under way and none comes any more: from here on the guest has no
+  /// part in it, whenever its owner destroys it. Does not wait for what it has under way.
+  virtual void on_removed() {}
 
  protected:
   /// For constructors of derived classes. A 64-bit BAR takes index + 1 as well.

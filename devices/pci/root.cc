@@ -315,6 +315,10 @@ std::unique_ptr<Device> Root::take(unsigned index, bool only_if_requested) {
   slot.range_count = 0;
   idle_.wait(lock, [&] { return slot.users == 0; });
   slot.range_count = 0;  // an access that was under way may have moved a BAR
+  // Before slot and BARs are free for another device, whose doorbells may have the same addresses.
+  lock.unlock();
+  slot.device->on_removed();
+  lock.lock();
   slot.gone = false;
   slot.unplug_requested = false;
   plugged_ &= ~bit_of(index);

@@ -64,8 +64,8 @@ class Root {
   Result<unsigned> plug(std::unique_ptr<Device> device);
   /// Asks the guest to let go of a device. kNotFound. Asking again reminds the guest.
   Status request_unplug(unsigned slot);
-  /// Takes a device away whatever the guest does with it; the guest reads ones from then on. The caller
-  /// destroys it.
+  /// Takes a device away whatever the guest does with it; the guest reads ones from then on, and rings no doorbell of
+  /// it. The caller destroys it, when it likes.
   Result<std::unique_ptr<Device>> remove(unsigned slot);
   /// Bit per slot that holds a device.
   uint32_t occupied() const;

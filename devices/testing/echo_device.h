@@ -86,6 +86,7 @@ class EchoDevice : public virtio::Device {
     queues_.clear();
     held_.clear();
   }
+  void let_go() override { stop_.signal(); }
 
   void change_config(uint32_t offset, std::byte value) {
     {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Transport: a machine with an EchoDevice behind virtio-pci, and its driver, started: what tests of the transport begin with.
+// TransportTest: a machine with an EchoDevice behind virtio-pci, and its driver, started: what tests of the transport begin with.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -25,8 +25,8 @@ inline std::vector<std::byte> text(std::string_view from) {
   return {data.begin(), data.end()};
 }
 
-struct Transport : ::testing::Test {
-  Transport() {
+struct TransportTest : ::testing::Test {
+  TransportTest() {
     auto made = std::make_unique<EchoDevice>(log);
     echo = made.get();
     slot = machine.add(std::move(made));

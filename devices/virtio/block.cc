@@ -44,6 +44,7 @@ class BlockDevice final : public Block, private IoWorker::Client, private block:
 
   Status activate(Activation activation) override;
   void reset() override;
+  void let_go() override { worker_->ask_to_halt(); }
   Status pause() override;
   Status resume() override;
 

@@ -427,6 +427,24 @@ TEST_F(BlockTest, ResetDuringIoWaitsForIt) {
   EXPECT_EQ(ram.read(request.buffers[1].address, 4096), Bytes(4096, std::byte{0x77}));
 }
 
+TEST_F(BlockTest, LettingGoTakesNothingNewAndDoesNotWait) {
+  auto [backend, control] = storage::testing::make_held_backend(kDiskBytes);
+  start_with({.id = "vol-1", .queues = 1, .read_only = false}, {}, std::move(backend));
+  auto first = chain().readable_object(header(block::kIn)).writable(4096).writable(1).submit();
+  driver->kick(0);
+  ASSERT_TRUE(control->wait_for_held(1));
+  while (driver->queue(0).available_event() != 1) std::this_thread::yield();  // it looks at the queue still
+  driver->device().let_go();
+  EXPECT_EQ(control->held(), 1u) << "it did not wait";
+  chain().readable_object(header(block::kIn)).writable(4096).writable(1).submit();
+  driver->kick(0);
+  control->release_all();
+  EXPECT_EQ(answer(first), block::kOk);
+  driver->device().reset();
+  EXPECT_EQ(control->count(storage::BlockOp::kRead), 1u);
+  EXPECT_FALSE(driver->wait_used(0, std::chrono::milliseconds(0)).has_value());
+}
+
 TEST_F(BlockTest, PauseHoldsStillAndResumeForgetsNothing) {
   start();
   ASSERT_TRUE(driver->device().pause().ok());

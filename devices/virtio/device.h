@@ -4,7 +4,7 @@
 // Virtual I/O Device (VIRTIO) 1.2, sections 2 and 5.
 //
 // Life: constructed -> attach() -> [ activate() -> running -> reset() ]* -> destroyed.
-// Threads: attach, activate, reset, pause, resume and the config space are called by the transport, one call
+// Threads: attach, activate, reset, let_go, pause, resume and the config space are called by the transport, one call
 // at a time, on a vCPU's or the control thread. Everything that moves data runs on I/O threads that the
 // device starts in activate() and joins in reset().
 #pragma once
@@ -85,6 +85,10 @@ class Device {
   /// Back to the state before activate(), whatever was under way; called as well when never activated.
   /// When it returns, no thread and no kernel request of this device touches guest memory or the queues.
   virtual void reset() = 0;
+
+  /// The guest has no part in it any more: takes nothing new from the queues, and does not wait for what is under way,
+  /// as reset() does, which comes next.
+  virtual void let_go() = 0;
 
   /// Holds the device still: when it returns, nothing is in flight and guest memory is not touched until
   /// resume(). Doorbells rung meanwhile are not lost.

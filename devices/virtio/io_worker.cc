@@ -21,7 +21,7 @@ Status IoWorker::start(ThreadStarter& threads, std::string name, Client& client,
 
 void IoWorker::halt() {
   if (!running()) return;
-  stop_.signal();
+  ask_to_halt();
   thread_.join();
 }
 
@@ -40,9 +40,9 @@ void IoWorker::run(Client& client, const std::vector<const EventFd*>& doorbells)
   bool more = client.work();
   while (!stopping) {
     ring_->run_once(!more).value();
+    if (stopping) client.stop();
     more = client.work();
   }
-  client.stop();
   ring_->unwatch(stop);
   for (auto& watch : watches) ring_->unwatch(*watch);
   while (ring_->in_flight() > 0 || !client.idle()) {

@@ -3,7 +3,7 @@
 // order.
 //
 // The ring is made with the worker, early, and lives through all resets; the thread lives from start() to
-// halt(). Threads: create, start and halt belong to the transport's caller; the Client is called on the I/O
+// halt(). Threads: create, start and the halting belong to the transport's caller; the Client is called on the I/O
 // thread only.
 #pragma once
 
@@ -46,6 +46,8 @@ class IoWorker {
   /// does.
   Status start(ThreadStarter& threads, std::string name, Client& client,
                std::vector<const EventFd*> doorbells);
+  /// Makes the thread end as soon as the client is idle; does not wait, halt() does.
+  void ask_to_halt() { stop_.signal(); }
   /// Returns when the client is idle and the thread is gone.
   void halt();
 

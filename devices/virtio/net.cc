@@ -48,6 +48,7 @@ class NetDevice final : public Net, private IoWorker::Client {
 
   Status activate(Activation activation) override;
   void reset() override;
+  void let_go() override { worker_->ask_to_halt(); }
   Status pause() override;
   Status resume() override;
   const NetStatistics& statistics() const override { return statistics_; }

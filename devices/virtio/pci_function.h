@@ -34,6 +34,7 @@ class Transport final : public pci::Device, public DeviceHost {
   void bar_read(unsigned bar, uint64_t offset, std::span<std::byte> data) override;
   void bar_write(unsigned bar, uint64_t offset, std::span<const std::byte> data) override;
   void on_bars_placed(const std::array<std::optional<uint64_t>, pci::kBars>& addresses) override;
+  void on_removed() override;
 
   // DeviceHost
   void config_changed() override;

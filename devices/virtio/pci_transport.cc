@@ -194,6 +194,7 @@ void Transport::notify_write(uint64_t offset) {
   if (offset % kNotifyMultiplier != 0 || index >= queues_.size()) return;
   if ((status_.load(std::memory_order_acquire) & kDriverOk) != 0) queues_[index]->doorbell.signal();
 }
+
 void Transport::on_bars_placed(const std::array<std::optional<uint64_t>, pci::kBars>& addresses) {
   std::lock_guard lock(mutex_);
   auto base = addresses[kBar];
@@ -202,6 +203,12 @@ void Transport::on_bars_placed(const std::array<std::optional<uint64_t>, pci::kB
   unbind_doorbells();
   notify_base_ = base;
   if ((status_.load(std::memory_order_acquire) & kDriverOk) != 0) bind_doorbells();
+}
+
+void Transport::on_removed() {
+  std::lock_guard lock(mutex_);
+  unbind_doorbells();
+  device_->let_go();
 }
 
 void Transport::bind_doorbells() {

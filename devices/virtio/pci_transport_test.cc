@@ -23,14 +23,14 @@ using testing::DriverQueue;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-TEST_F(Transport, IdentityIsAModernDevice) {
+TEST_F(TransportTest, IdentityIsAModernDevice) {
   EXPECT_EQ(machine.config<uint32_t>(slot, 0), 0x10441af4u);
   EXPECT_EQ(machine.config<uint32_t>(slot, 8), 0xff000001u);
   EXPECT_EQ(machine.config<uint32_t>(slot, 0x10) & 0xf, 0x4u) << "a 64-bit memory BAR";
   EXPECT_EQ(driver->queue_count(), 2u);
 }
 
-TEST_F(Transport, CarriesRequestsOnAllQueues) {
+TEST_F(TransportTest, CarriesRequestsOnAllQueues) {
   driver->start();
   EXPECT_EQ(driver->status(), kAcknowledge | kDriver | kFeaturesOk | kDriverOk);
   for (int i = 0; i < 100; ++i) {
@@ -41,7 +41,7 @@ TEST_F(Transport, CarriesRequestsOnAllQueues) {
   EXPECT_EQ(log->served, 200);
 }
 
-TEST_F(Transport, FeaturesAreNegotiated) {
+TEST_F(TransportTest, FeaturesAreNegotiated) {
   uint64_t offered = driver->device_features();
   EXPECT_EQ(offered, EchoDevice::kFeatureA | EchoDevice::kFeatureB | EchoDevice::kFeatureHigh |
                          kFeatureVersion1 | kFeatureEventIdx | kFeatureIndirectDesc);
@@ -53,7 +53,7 @@ TEST_F(Transport, FeaturesAreNegotiated) {
   EXPECT_EQ(log->features, kFeatureVersion1 | EchoDevice::kFeatureA | EchoDevice::kFeatureHigh);
 }
 
-TEST_F(Transport, FeaturesOkIsRefused) {
+TEST_F(TransportTest, FeaturesOkIsRefused) {
   EXPECT_FALSE(driver->negotiate(EchoDevice::kFeatureA)) << "without VERSION_1";
   driver->reset();
   EXPECT_FALSE(driver->negotiate(kFeatureVersion1 | EchoDevice::kFeatureB)) << "the device refuses";
@@ -66,7 +66,7 @@ TEST_F(Transport, FeaturesOkIsRefused) {
   EXPECT_EQ(driver->status(), kAcknowledge | kDriver) << "a feature that was not offered";
 }
 
-TEST_F(Transport, FeaturesCannotChangeAfterFeaturesOk) {
+TEST_F(TransportTest, FeaturesCannotChangeAfterFeaturesOk) {
   ASSERT_TRUE(driver->negotiate());
   driver->set_common<uint32_t>(common::kDriverFeatureSelect, 1);
   uint32_t before = driver->common<uint32_t>(common::kDriverFeature);
@@ -74,7 +74,7 @@ TEST_F(Transport, FeaturesCannotChangeAfterFeaturesOk) {
   EXPECT_EQ(driver->common<uint32_t>(common::kDriverFeature), before);
 }
 
-TEST_F(Transport, StatusBitsAreOnlyClearedAllAtOnce) {
+TEST_F(TransportTest, StatusBitsAreOnlyClearedAllAtOnce) {
   ASSERT_TRUE(driver->negotiate());
   driver->set_common<uint8_t>(common::kStatus, kAcknowledge);
   EXPECT_EQ(driver->status(), kAcknowledge | kDriver | kFeaturesOk);
@@ -85,13 +85,13 @@ TEST_F(Transport, StatusBitsAreOnlyClearedAllAtOnce) {
   driver->reset();
 }
 
-TEST_F(Transport, DriverOkBeforeFeaturesOkNeedsAReset) {
+TEST_F(TransportTest, DriverOkBeforeFeaturesOkNeedsAReset) {
   driver->set_common<uint8_t>(common::kStatus, kAcknowledge | kDriver | kDriverOk);
   EXPECT_EQ(driver->status(), kAcknowledge | kDriver | kNeedsReset);
   EXPECT_EQ(log->activations, 0);
 }
 
-TEST_F(Transport, ADeviceWithoutAThreadNeedsAReset) {
+TEST_F(TransportTest, ADeviceWithoutAThreadNeedsAReset) {
   auto [backend, control] = storage::testing::make_held_backend(1 << 20);
   std::vector<std::unique_ptr<Device>> devices;
   devices.push_back(make_rng().value());
@@ -120,14 +120,14 @@ TEST_F(Transport, ADeviceWithoutAThreadNeedsAReset) {
   }
 }
 
-TEST_F(Transport, DriverOkTwiceActivatesOnce) {
+TEST_F(TransportTest, DriverOkTwiceActivatesOnce) {
   driver->start();
   driver->set_common<uint8_t>(common::kStatus, 0xff & ~kNeedsReset);
   EXPECT_EQ(log->activations, 1);
   expect_echo();
 }
 
-TEST_F(Transport, ADeviceThatCannotStartNeedsAReset) {
+TEST_F(TransportTest, ADeviceThatCannotStartNeedsAReset) {
   echo->refuse = true;
   driver->start();
   EXPECT_EQ(driver->status() & kNeedsReset, kNeedsReset);
@@ -138,7 +138,7 @@ TEST_F(Transport, ADeviceThatCannotStartNeedsAReset) {
   expect_echo();
 }
 
-TEST_F(Transport, ResetForgetsEverything) {
+TEST_F(TransportTest, ResetForgetsEverything) {
   driver->start();
   expect_echo();
   driver->reset();
@@ -153,7 +153,7 @@ TEST_F(Transport, ResetForgetsEverything) {
   expect_echo();
 }
 
-TEST_F(Transport, ResetDuringIo) {
+TEST_F(TransportTest, ResetDuringIo) {
   uint64_t mark = machine.ram.mark();
   const std::vector<std::byte> pattern(64, std::byte{0x5a});
   for (int i = 0; i < 50; ++i) {
@@ -176,7 +176,7 @@ TEST_F(Transport, ResetDuringIo) {
   expect_echo();
 }
 
-TEST_F(Transport, ResetWithRequestsHeldByTheDevice) {
+TEST_F(TransportTest, ResetWithRequestsHeldByTheDevice) {
   driver->start();
   log->hold = true;
   driver->queue(0).chain().writable(8).submit();
@@ -187,7 +187,7 @@ TEST_F(Transport, ResetWithRequestsHeldByTheDevice) {
   expect_echo();
 }
 
-TEST_F(Transport, QueuesNotEnabledAreLeftOut) {
+TEST_F(TransportTest, QueuesNotEnabledAreLeftOut) {
   ASSERT_TRUE(driver->negotiate());
   driver->enable_msix();
   driver->make_queue(1);
@@ -199,7 +199,7 @@ TEST_F(Transport, QueuesNotEnabledAreLeftOut) {
 
 // ---- Registers ----
 
-TEST_F(Transport, QueueSelectOutOfRangeShowsNoQueue) {
+TEST_F(TransportTest, QueueSelectOutOfRangeShowsNoQueue) {
   for (auto select : std::to_array<uint16_t>({2, 0x7fff, 0xffff})) {
     driver->set_common<uint16_t>(common::kQueueSelect, select);
     EXPECT_EQ(driver->common<uint16_t>(common::kQueueSelect), select);
@@ -213,7 +213,7 @@ TEST_F(Transport, QueueSelectOutOfRangeShowsNoQueue) {
   }
 }
 
-TEST_F(Transport, VectorsOutOfRangeReadBackAsNone) {
+TEST_F(TransportTest, VectorsOutOfRangeReadBackAsNone) {
   driver->set_common<uint16_t>(common::kConfigVector, 2);
   EXPECT_EQ(driver->common<uint16_t>(common::kConfigVector), 2);
   driver->set_common<uint16_t>(common::kConfigVector, 3);
@@ -222,7 +222,7 @@ TEST_F(Transport, VectorsOutOfRangeReadBackAsNone) {
   EXPECT_EQ(driver->common<uint16_t>(common::kQueueVector), kNoVector);
 }
 
-TEST_F(Transport, AddressesAreWrittenInHalvesOrWhole) {
+TEST_F(TransportTest, AddressesAreWrittenInHalvesOrWhole) {
   driver->set_common<uint64_t>(common::kQueueDescriptors, 0x1122334455667788);
   EXPECT_EQ(driver->common<uint32_t>(common::kQueueDescriptors), 0x55667788u);
   EXPECT_EQ(driver->common<uint32_t>(common::kQueueDescriptors + 4), 0x11223344u);
@@ -231,7 +231,7 @@ TEST_F(Transport, AddressesAreWrittenInHalvesOrWhole) {
   EXPECT_EQ(driver->common<uint64_t>(common::kQueueDescriptors), 0xaabbccdd01020304u);
 }
 
-TEST_F(Transport, OddAccessWidthsAndOffsets) {
+TEST_F(TransportTest, OddAccessWidthsAndOffsets) {
   driver->start();
   uint64_t bar = driver->bar();
   // Writes that match no field change nothing; reads of any shape show the bytes that are there.
@@ -257,7 +257,7 @@ TEST_F(Transport, OddAccessWidthsAndOffsets) {
   expect_echo();
 }
 
-TEST_F(Transport, DeviceConfigurationIsBounded) {
+TEST_F(TransportTest, DeviceConfigurationIsBounded) {
   uint64_t config = driver->device_address();
   machine.set_mmio<uint64_t>(config, 0x0807060504030201);
   machine.set_mmio<uint16_t>(config + 8, 0x0a09);
@@ -269,7 +269,7 @@ TEST_F(Transport, DeviceConfigurationIsBounded) {
   EXPECT_EQ(machine.mmio<uint16_t>(config + 8), 0x0a09) << "a write over the end is swallowed";
 }
 
-TEST_F(Transport, ConfigChangesHaveAGenerationAndAnInterrupt) {
+TEST_F(TransportTest, ConfigChangesHaveAGenerationAndAnInterrupt) {
   uint8_t before = driver->common<uint8_t>(common::kGeneration);
   echo->change_config(0, std::byte{1});
   EXPECT_EQ(driver->common<uint8_t>(common::kGeneration), static_cast<uint8_t>(before + 1));
@@ -282,7 +282,7 @@ TEST_F(Transport, ConfigChangesHaveAGenerationAndAnInterrupt) {
   EXPECT_EQ(machine.mmio<uint8_t>(driver->isr_address()), 0) << "reading clears";
 }
 
-TEST_F(Transport, WithoutMsixTheIsrTells) {
+TEST_F(TransportTest, WithoutMsixTheIsrTells) {
   ASSERT_TRUE(driver->negotiate());
   for (uint16_t i = 0; i < 2; ++i) driver->make_queue(i);
   driver->driver_ok();
@@ -296,7 +296,7 @@ TEST_F(Transport, WithoutMsixTheIsrTells) {
 
 // ---- Hostile drivers ----
 
-TEST_F(Transport, QueueRegistersRewrittenAfterEnableAndDriverOkAreIgnored) {
+TEST_F(TransportTest, QueueRegistersRewrittenAfterEnableAndDriverOkAreIgnored) {
   driver->start();
   const QueueLayout& layout = driver->queue(0).layout();
   QueueLayout other = layout;
@@ -313,7 +313,7 @@ TEST_F(Transport, QueueRegistersRewrittenAfterEnableAndDriverOkAreIgnored) {
   expect_echo();
 }
 
-TEST_F(Transport, QueueEnabledAtTheWrongTimeIsIgnored) {
+TEST_F(TransportTest, QueueEnabledAtTheWrongTimeIsIgnored) {
   DriverQueue early(machine.ram, {});
   driver->place_queue(early.layout());
   driver->set_common<uint16_t>(common::kQueueEnable, 1);
@@ -332,7 +332,7 @@ struct BadQueue {
   void (*spoil)(QueueLayout&);
 };
 
-struct BadQueues : Transport, ::testing::WithParamInterface<BadQueue> {};
+struct BadQueues : TransportTest, ::testing::WithParamInterface<BadQueue> {};
 
 TEST_P(BadQueues, NeedsAReset) {
   ASSERT_TRUE(driver->negotiate());
@@ -365,7 +365,7 @@ INSTANTIATE_TEST_SUITE_P(
                       BadQueue{"DescriptorsWrap", [](QueueLayout& q) { q.descriptors.value = ~15ull; }}),
     [](const auto& param) { return param.param.name; });
 
-TEST_F(Transport, NotifyOutOfRangeRingsNothing) {
+TEST_F(TransportTest, NotifyOutOfRangeRingsNothing) {
   driver->start();
   uint64_t notify = driver->bar() + kNotifyPage;
   for (uint64_t offset : {8u, 0x100u, 0xffcu, 2u, 1u}) machine.set_mmio<uint16_t>(notify + offset, 0xffff);
@@ -373,21 +373,21 @@ TEST_F(Transport, NotifyOutOfRangeRingsNothing) {
   expect_echo();
 }
 
-TEST_F(Transport, NotifyBeforeDriverOkRingsNothing) {
+TEST_F(TransportTest, NotifyBeforeDriverOkRingsNothing) {
   ASSERT_TRUE(driver->negotiate());
   driver->make_queue(0);
   driver->kick(0);
   EXPECT_EQ(log->activations, 0);
 }
 
-TEST_F(Transport, AViolationIsLatchedAndAResetHeals) {
+TEST_F(TransportTest, AViolationIsLatchedAndAResetHeals) {
   driver->start();
   driver->queue(0).offer(0xffff);
   driver->kick(0);
   expect_needs_reset();
 }
 
-TEST_F(Transport, ManyViolationsInterruptOnce) {
+TEST_F(TransportTest, ManyViolationsInterruptOnce) {
   driver->start();
   driver->queue(0).offer(0xffff);
   driver->queue(1).set_available_index(0x4000);
@@ -399,7 +399,7 @@ TEST_F(Transport, ManyViolationsInterruptOnce) {
   EXPECT_EQ(driver->config_interrupts(), 1);
 }
 
-TEST_F(Transport, ManyViolationsLogOneLine) {
+TEST_F(TransportTest, ManyViolationsLogOneLine) {
   ::testing::internal::CaptureStderr();
   for (int i = 0; i < 20; ++i) {
     driver->start();
@@ -412,7 +412,7 @@ TEST_F(Transport, ManyViolationsLogOneLine) {
               ::testing::MatchesRegex("[^\n]* warn echo: queue 0: [^\n]*65535[^\n]*\n"));
 }
 
-TEST_F(Transport, OtherDevicesRunOnBesideABrokenOne) {
+TEST_F(TransportTest, OtherDevicesRunOnBesideABrokenOne) {
   unsigned second = machine.add(std::make_unique<EchoDevice>());
   VirtioPci other(machine, second);
   other.start();
@@ -426,7 +426,7 @@ TEST_F(Transport, OtherDevicesRunOnBesideABrokenOne) {
   EXPECT_EQ(other.status() & kNeedsReset, 0);
 }
 
-TEST_F(Transport, DmaAimedAtDeviceRegistersIsAViolation) {
+TEST_F(TransportTest, DmaAimedAtDeviceRegistersIsAViolation) {
   driver->start();
   // The device's own notification page: a write there would ring its doorbell from its own thread.
   driver->queue(0).chain().writable_at(GuestAddress{driver->bar() + kNotifyPage}, 4).submit();
@@ -436,7 +436,7 @@ TEST_F(Transport, DmaAimedAtDeviceRegistersIsAViolation) {
 
 // ---- Hot-unplug ----
 
-TEST_F(Transport, ForcedRemovalWhileTheGuestUsesTheDevice) {
+TEST_F(TransportTest, ForcedRemovalWhileTheGuestUsesTheDevice) {
   driver->start();
   std::atomic<bool> stop = false;
   uint64_t bar = driver->bar();
@@ -459,7 +459,7 @@ TEST_F(Transport, ForcedRemovalWhileTheGuestUsesTheDevice) {
   vcpu.join();
 }
 
-TEST_F(Transport, EjectFromAVcpuWhileAnotherResetsTheDevice) {
+TEST_F(TransportTest, EjectFromAVcpuWhileAnotherResetsTheDevice) {
   for (int i = 0; i < 30; ++i) {
     unsigned hot = machine.plug(std::make_unique<EchoDevice>());
     VirtioPci plugged(machine, hot);
@@ -476,7 +476,7 @@ TEST_F(Transport, EjectFromAVcpuWhileAnotherResetsTheDevice) {
 
 // ---- Several vCPUs ----
 
-TEST_F(Transport, EverybodyAtOnce) {
+TEST_F(TransportTest, EverybodyAtOnce) {
   driver->start();
   std::atomic<bool> stop = false;
   std::vector<std::thread> vcpus;

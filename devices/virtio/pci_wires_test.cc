@@ -15,7 +15,7 @@ using ::testing::IsEmpty;
 
 // ---- Doorbells ----
 
-TEST_F(Transport, DoorbellsAreBoundWhileTheDriverRuns) {
+TEST_F(TransportTest, DoorbellsAreBoundWhileTheDriverRuns) {
   EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
   driver->start();
   EXPECT_THAT(machine.doorbells.bound(), ElementsAre(GuestAddress{driver->doorbell_address(0)},
@@ -24,7 +24,7 @@ TEST_F(Transport, DoorbellsAreBoundWhileTheDriverRuns) {
   EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
 }
 
-TEST_F(Transport, DoorbellsFollowTheBar) {
+TEST_F(TransportTest, DoorbellsFollowTheBar) {
   driver->start();
   uint64_t before = driver->doorbell_address(0);
   machine.set_config<uint32_t>(slot, 0x10, 0x00100000);
@@ -34,7 +34,7 @@ TEST_F(Transport, DoorbellsFollowTheBar) {
   expect_echo();
 }
 
-TEST_F(Transport, DoorbellsGoWithMemoryDecoding) {
+TEST_F(TransportTest, DoorbellsGoWithMemoryDecoding) {
   driver->start();
   machine.set_config<uint16_t>(slot, 4, 4);
   EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
@@ -43,14 +43,33 @@ TEST_F(Transport, DoorbellsGoWithMemoryDecoding) {
   expect_echo();
 }
 
-TEST_F(Transport, DoorbellsAreNotBoundOutsideTheWindows) {
+TEST_F(TransportTest, DoorbellsAreNotBoundOutsideTheWindows) {
   driver->start();
   machine.set_config<uint32_t>(slot, 0x14, 0);
   machine.set_config<uint32_t>(slot, 0x10, 0x00100000);  // over RAM
   EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
 }
 
-TEST_F(Transport, WithoutDoorbellsNotifyingExits) {
+// Whoever took it may keep it for a while; another device may be in its place then.
+TEST_F(TransportTest, ARemovedDeviceHasNoDoorbellsWhileItIsKept) {
+  driver->start();
+  uint64_t doorbell = driver->doorbell_address(0);
+  auto kept = machine.root.remove(slot).value();
+  EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
+  EXPECT_FALSE(machine.doorbells.ring(GuestAddress{doorbell}));
+  auto log_of_next = std::make_shared<EchoLog>();
+  ASSERT_EQ(machine.plug(std::make_unique<EchoDevice>(log_of_next)), slot);
+  VirtioPci next(machine, slot);
+  next.start();
+  EXPECT_EQ(next.doorbell_address(0), doorbell);
+  next.queue(0).chain().readable(text("x")).writable(1).submit();
+  ASSERT_TRUE(machine.doorbells.ring(GuestAddress{doorbell}));
+  EXPECT_TRUE(next.wait_used(0).has_value());
+  EXPECT_EQ(log_of_next->served, 1);
+  EXPECT_EQ(log->served, 0);
+}
+
+TEST_F(TransportTest, WithoutDoorbellsNotifyingExits) {
   machine.doorbells.refuse(true);
   driver->start();
   EXPECT_THAT(machine.doorbells.bound(), IsEmpty());
@@ -59,14 +78,14 @@ TEST_F(Transport, WithoutDoorbellsNotifyingExits) {
 
 // ---- MSI-X ----
 
-TEST_F(Transport, MessagesAreTheGuests) {
+TEST_F(TransportTest, MessagesAreTheGuests) {
   driver->start();
   expect_echo(1);
   EXPECT_EQ(machine.msi.last().address, 0xfee00000u);
   EXPECT_EQ(machine.msi.last().data, data(2));
 }
 
-TEST_F(Transport, MaskedVectorsWaitAndFireWhenUnmasked) {
+TEST_F(TransportTest, MaskedVectorsWaitAndFireWhenUnmasked) {
   driver->start();
   uint64_t entry = driver->msix_table();
   machine.set_mmio<uint32_t>(entry + 12, 1);
@@ -80,7 +99,7 @@ TEST_F(Transport, MaskedVectorsWaitAndFireWhenUnmasked) {
   EXPECT_EQ(machine.mmio<uint64_t>(driver->msix_pending()), 0u);
 }
 
-TEST_F(Transport, FunctionMaskHoldsAllVectors) {
+TEST_F(TransportTest, FunctionMaskHoldsAllVectors) {
   driver->start();
   machine.set_config<uint16_t>(slot, driver->msix_capability() + 2, 0xc000);
   echo->change_config(0, std::byte{1});
@@ -90,7 +109,7 @@ TEST_F(Transport, FunctionMaskHoldsAllVectors) {
   EXPECT_EQ(driver->config_interrupts(), 1);
 }
 
-TEST_F(Transport, AMaskedVectorWaitsForBothMasks) {
+TEST_F(TransportTest, AMaskedVectorWaitsForBothMasks) {
   driver->start();
   uint32_t control = driver->msix_capability() + 2;
   machine.set_mmio<uint32_t>(driver->msix_table() + 12, 1);
@@ -102,7 +121,7 @@ TEST_F(Transport, AMaskedVectorWaitsForBothMasks) {
   EXPECT_EQ(driver->config_interrupts(), 1);
 }
 
-TEST_F(Transport, AChangedMessageIsUsedAfterTheUnmask) {
+TEST_F(TransportTest, AChangedMessageIsUsedAfterTheUnmask) {
   driver->start();
   echo->change_config(0, std::byte{1});
   uint64_t entry = driver->msix_table();
@@ -116,7 +135,7 @@ TEST_F(Transport, AChangedMessageIsUsedAfterTheUnmask) {
   EXPECT_EQ(machine.mmio<uint64_t>(entry + 8), 0x4242u);
 }
 
-TEST_F(Transport, WithMsixOffNothingFiresOrWaits) {
+TEST_F(TransportTest, WithMsixOffNothingFiresOrWaits) {
   driver->start();
   uint32_t control = driver->msix_capability() + 2;
   machine.set_config<uint16_t>(slot, control, 0);
@@ -125,7 +144,7 @@ TEST_F(Transport, WithMsixOffNothingFiresOrWaits) {
   EXPECT_EQ(driver->config_interrupts(), 0);
 }
 
-TEST_F(Transport, ResetForgetsPendingInterrupts) {
+TEST_F(TransportTest, ResetForgetsPendingInterrupts) {
   driver->start();
   machine.set_mmio<uint32_t>(driver->msix_table() + 12, 1);
   echo->change_config(0, std::byte{1});
@@ -134,7 +153,7 @@ TEST_F(Transport, ResetForgetsPendingInterrupts) {
   EXPECT_EQ(driver->config_interrupts(), 0);
 }
 
-TEST_F(Transport, MsixTableTakesWholeDwordsOnly) {
+TEST_F(TransportTest, MsixTableTakesWholeDwordsOnly) {
   uint64_t entry = driver->msix_table();
   machine.set_mmio<uint64_t>(entry, 0x1122334455667788);
   machine.set_mmio<uint64_t>(entry + 8, 0x00000000deadbeef);
@@ -151,7 +170,7 @@ TEST_F(Transport, MsixTableTakesWholeDwordsOnly) {
   EXPECT_EQ(machine.mmio<uint64_t>(driver->msix_pending() + 8), 0u);
 }
 
-TEST_F(Transport, TableSizeIsWhatItSays) {
+TEST_F(TransportTest, TableSizeIsWhatItSays) {
   EXPECT_EQ(machine.config<uint16_t>(slot, driver->msix_capability() + 2) & 0x7ff, 2u);
   machine.set_config<uint16_t>(slot, driver->msix_capability() + 2, 0x07ff);
   EXPECT_EQ(machine.config<uint16_t>(slot, driver->msix_capability() + 2), 2u);
@@ -167,7 +186,7 @@ TEST(TransportVectors, TooFewIsAnErrorAndGivesThemBack) {
 
 // ---- Access through the configuration space (section 4.1.4.9) ----
 
-struct PciAccess : Transport {
+struct PciAccess : TransportTest {
   uint32_t at() const { return driver->access_capability(); }
   void aim(uint8_t bar, uint32_t offset, uint32_t length) {
     machine.set_config<uint8_t>(slot, at() + 4, bar);

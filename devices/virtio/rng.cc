@@ -39,6 +39,7 @@ class Rng final : public Device {
     halt();
     queue_.reset();
   }
+  void let_go() override { stop_.signal(); }
   Status pause() override {
     halt();
     return {};

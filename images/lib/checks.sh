@@ -7,6 +7,7 @@ failures=0
 check() { # WHAT COMMAND...
   local what=$1
   shift
+  # shellcheck disable=SC2154 # work is the callers'
   if "$@" >"$work/check" 2>&1; then
     echo "ok    $what"
   else

@@ -42,6 +42,7 @@ class PassiveDevice : public Device {
     CHECK(offset + data.size() <= config_size());
   }
   void attach(DeviceHost& host) override { host_ = &host; }
+  void let_go() override {}
   Status activate(Activation activation) override {
     CHECK(queues_.empty() && activation.queues.size() == 3);
     CHECK((activation.features & kFeatureVersion1) != 0 && accepts(activation.features));

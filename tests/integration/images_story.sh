@@ -107,6 +107,7 @@ volumes() { haneul volume ls --json | jq -r '.. | objects | select(.VolumeId? an
 expect 4 volumes # old, the root, the one to keep, the one of the snapshot
 haneul terminate four --wait >/dev/null
 for _ in $(seq 100); do [ "$(volumes)" = 4 ] || break; sleep 0.1; done
+expect 3 volumes # its root is gone, and what it was to keep is not
 
 say "Everything is sound"
 haneul volume check >/dev/null || fail "$(haneul volume check)"

@@ -23,6 +23,8 @@ clean_up() {
   exit "$status"
 }
 trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 say() { printf '== %4d s  %s\n' "$SECONDS" "$*"; }
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 # expect WANTED COMMAND...: its whole output.

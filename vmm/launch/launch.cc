@@ -191,15 +191,6 @@ struct Child {
   ::_exit(127);
 }
 
-Result<uint64_t> start_ticks_of(pid_t pid) {
-  std::string stat = TRY(read_file(fmt::format("/proc/{}/stat", pid)));
-  // The name in parentheses may hold anything; the fields are counted from its end.
-  size_t at = stat.rfind(')');
-  for (int field = 2; field < 22 && at != std::string::npos; ++field) at = stat.find(' ', at + 1);
-  if (at == std::string::npos) return make_error(ErrorCode::kInternal, "/proc/{}/stat is too short", pid);
-  return std::strtoull(stat.c_str() + at, nullptr, 10);
-}
-
 Result<UniqueFd> open_pidfd(pid_t pid) {
   UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!fd) return errno_error("pidfd_open of {}", pid);
@@ -309,6 +300,15 @@ std::optional<DiskFormat> parse_disk_format(std::string_view name) {
 
 Result<Process> launch(Spec spec, std::chrono::milliseconds timeout) {
   return start(spec, timeout);
+}
+
+Result<uint64_t> start_ticks_of(pid_t pid) {
+  std::string stat = TRY(read_file(fmt::format("/proc/{}/stat", pid)));
+  // The name in parentheses may hold anything; the fields are counted from its end.
+  size_t at = stat.rfind(')');
+  for (int field = 2; field < 22 && at != std::string::npos; ++field) at = stat.find(' ', at + 1);
+  if (at == std::string::npos) return make_error(ErrorCode::kInternal, "/proc/{}/stat is too short", pid);
+  return std::strtoull(stat.c_str() + at, nullptr, 10);
 }
 
 Result<Process> find_process(pid_t pid, uint64_t start_ticks) {

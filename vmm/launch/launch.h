@@ -106,6 +106,9 @@ Result<Process> launch(Spec spec, std::chrono::milliseconds timeout = std::chron
 /// The process again, after a daemon's restart: kNotFound if it is gone or the pid is another's now.
 Result<Process> find_process(pid_t pid, uint64_t start_ticks);
 
+/// When a process was started, in clock ticks since boot (proc(5), field 22 of stat): with its number, which process it is.
+Result<uint64_t> start_ticks_of(pid_t pid);
+
 /// Ends the process at once (SIGKILL) and waits until it is gone.
 void kill_process(const Process& process);
 
