@@ -20,7 +20,7 @@ Status Machine::begin_push(std::vector<launch::VmmClient::PushLayer>& pushes) {
       return make_error(ErrorCode::kNotFound, "no disk {} is attached", push.disk);
     if (found->volume == nullptr)
       return make_error(ErrorCode::kInvalidArgument, "the disk {} is not a volume", push.disk);
-    auto file = TRY(storage::make_file(TRY(duplicate(push.layer.file))));
+    auto file = TRY(storage::make_file(TRY(duplicate(push.layer.file)), found->volume->bounce()));
     // Had already: all that can be left to do is finishing an earlier push. (A layer has one lock, the volume's.)
     const bool had = found->volume->holds(TRY(storage::read_layer_info(*file)).id);
     // Here, because the push's thread may not.

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <array>
 #include <set>
 #include <thread>
 
@@ -97,6 +98,33 @@ Result<std::vector<storage::PreparedSnapshot>> Archive::prepare(
   }
 }
 
+// Whether a push that failed is over. Without the VMM's own no, it may have taken the layers, or find the request when it
+// wakes, however much later.
+bool Archive::refused(const Error& error) {
+  static constexpr std::array kNoWord = {ErrorCode::kBusy, ErrorCode::kTimeout, ErrorCode::kIo,
+                                         ErrorCode::kCancelled};
+  return error.number() == 0 && std::find(kNoWord.begin(), kNoWord.end(), error.code()) == kNoWord.end();
+}
+
+// A daemon before this one may have pushed what it has put in the catalog.
+bool Archive::awaits_answer(storage::Store& store, const std::vector<SnapshotRecord>& snapshots) {
+  {
+    std::scoped_lock lock(mutex_);
+    if (!unanswered_.contains(snapshots[0].group)) return false;
+  }
+  return std::any_of(snapshots.begin(), snapshots.end(),
+                     [&](const SnapshotRecord& snapshot) { return store.snapshot(snapshot.id).ok(); });
+}
+
+void Archive::note_unanswered(const std::string& group, bool unanswered) {
+  std::scoped_lock lock(mutex_);
+  if (unanswered) {
+    unanswered_.insert(group);
+  } else {
+    unanswered_.erase(group);
+  }
+}
+
 // kBusy: it is not known whether the VMM has the layers; they are in the catalog, and it is tried again. Any other
 // error: nothing of the snapshots is anywhere.
 Status Archive::begin_once(const std::vector<SnapshotRecord>& snapshots) {
@@ -108,19 +136,19 @@ Status Archive::begin_once(const std::vector<SnapshotRecord>& snapshots) {
   }
   storage::Store* store = TRY(stores_.of(snapshots[0].region));
   auto held = hold(volumes);
+  bool unanswered = awaits_answer(*store, snapshots);
   auto deadline = std::chrono::steady_clock::now() + kPushTimeout;
   for (;; std::this_thread::sleep_for(kPushPause)) {
     auto prepared = prepare(*store, wanted, volumes);
     Status begun;
-    bool answered = true;
     if (prepared.ok()) {
       crash_point("snapshot.begun");
       begun = push(*prepared);
       prepared->clear();
       crash_point("snapshot.pushed");
-      // No answer that says no: the VMM may have taken the layers, or be about to.
-      ErrorCode code = begun.ok() ? ErrorCode::kInternal : begun.error().code();
-      answered = code != ErrorCode::kBusy && code != ErrorCode::kTimeout && code != ErrorCode::kIo;
+      // A VMM takes requests in their order: its no is one to those before it, too.
+      unanswered = !begun.ok() && !refused(begun.error());
+      note_unanswered(snapshots[0].group, unanswered);
     } else {
       begun = std::move(prepared).error();
     }
@@ -129,8 +157,10 @@ Status Archive::begin_once(const std::vector<SnapshotRecord>& snapshots) {
     auto open = keeper_.open_volumes(volumes);
     const bool gone = open.ok() && open->empty();
     // The snapshots would be of a later time than the call: then there are none.
-    if ((answered || gone) && store->abandon_snapshots(wanted).ok())
+    if ((!unanswered || gone) && store->abandon_snapshots(wanted).ok()) {
+      note_unanswered(snapshots[0].group, false);
       return make_error(ErrorCode::kInternal, "{}", begun.error().message());
+    }
     if (stopping_ || std::chrono::steady_clock::now() > deadline)
       return make_error(ErrorCode::kBusy, "{}", begun.error().message());
   }

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,9 @@ class Archive {
 
  private:
   Status begin_once(const std::vector<SnapshotRecord>& snapshots);
+  static bool refused(const Error& error);
+  bool awaits_answer(storage::Store& store, const std::vector<SnapshotRecord>& snapshots);
+  void note_unanswered(const std::string& group, bool unanswered);
   void begin_later(const std::string& group);
   void fail_group(const std::string& group, const std::string& why);
   Status push(const std::vector<storage::PreparedSnapshot>& prepared);
@@ -85,6 +89,7 @@ class Archive {
   std::atomic<bool> stopping_{false};
   mutable std::mutex mutex_;
   std::map<std::string, unsigned> progress_;  ///< of what is pending
+  std::set<std::string> unanswered_;  ///< groups whose layers a VMM may have, or get, that has not said so
 };
 
 /// Under the model's lock: what needs the snapshot to stay, "ami-…" or another id; "" for nothing.

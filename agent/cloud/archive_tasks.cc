@@ -63,6 +63,7 @@ void Archive::resume() {
     finish_image(id);
   }
   for (const std::string& group : groups) {
+    note_unanswered(group, true);
     background_.post(group, [this, group] { (void)begin(group).ok(); });
   }
   for (const std::string& id : finishing) finish(id);

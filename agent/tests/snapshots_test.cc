@@ -97,6 +97,87 @@ TEST_F(SnapshotsTest, WhoseLayerTheVmmRefusesAreNone) {
   EXPECT_EQ(world_.refusal("ModifyVolume", {{"VolumeId", root}, {"Size", 20}}), "");
 }
 
+/// A VMM that stands still with a layer's push in its socket.
+class StoppedVmmTest : public SnapshotsTest {
+ protected:
+  StoppedVmmTest() : instance_(running()), root_(world_.root(instance_)) {}
+  ~StoppedVmmTest() override {
+    if (caller_.joinable()) caller_.join();
+  }
+  void begin_snapshot() {
+    world_.machines->stops_at_push = true;
+    caller_ = std::thread([this] { said_ = world_.refusal("CreateSnapshot", {{"VolumeId", root_}}); });
+  }
+  /// A daemon that ended when it had pushed the layer of another snapshot, and the next.
+  void restart_with_one_begun() {
+    SnapshotRecord record;
+    record.region = world_.region;
+    record.volume_id = root_;
+    record.work = "snapshot";
+    record.group = "group-1";
+    record.id = "snap-0123456789abcdef0";
+    record.state = "pending";
+    auto is_open = [](const std::string&) { return true; };
+    ASSERT_TRUE(world_.blocks().begin_snapshots({{root_, record.id}}, is_open).ok());
+    ASSERT_TRUE(world_.store->commit(Batch().put("snapshot", record.id, to_text(encode(record)))).ok());
+    world_.stop();
+    world_.machines->stopped = true;
+    world_.start();
+  }
+  Json snapshots() {
+    return world_.call(
+        "DescribeSnapshots",
+        {{"Filters", Json::array({{{"Name", "status"}, {"Values", {"pending"}}}})}})["Snapshots"];
+  }
+  /// Through more than one whole round.
+  void expect_layer_kept() {
+    const int before = world_.machines->unanswered;
+    EXPECT_TRUE(World::eventually([&] { return world_.machines->unanswered >= before + 6; }));
+    Json pending = snapshots();
+    ASSERT_THAT(pending, SizeIs(1));
+    EXPECT_TRUE(world_.blocks().ids().contains(pending[0]["SnapshotId"])) << "the VMM may yet take it";
+  }
+
+  std::string instance_;
+  std::string root_;
+  std::string said_;
+  std::thread caller_;
+};
+
+TEST_F(StoppedVmmTest, TakesTheLayerWhenItGoesOn) {
+  begin_snapshot();
+  expect_layer_kept();
+  world_.machines->stopped = false;
+  caller_.join();
+  EXPECT_EQ(said_, "");
+  EXPECT_TRUE(World::eventually([&] { return snapshots().empty(); }));
+  EXPECT_EQ(world_.machines->pushes, 1);
+}
+
+TEST_F(StoppedVmmTest, TakesItFromADaemonThatHasEnded) {
+  restart_with_one_begun();
+  expect_layer_kept();
+  world_.machines->stopped = false;
+  EXPECT_TRUE(becomes("snap-0123456789abcdef0", "completed"));
+}
+
+TEST_F(StoppedVmmTest, RefusesItWhenItGoesOn) {
+  begin_snapshot();
+  expect_layer_kept();
+  world_.machines->refuse_pushes = "no more layers";
+  world_.machines->stopped = false;
+  caller_.join();
+  EXPECT_EQ(said_, "InternalError: no more layers");
+  EXPECT_THAT(snapshots(), IsEmpty());
+}
+
+TEST_F(StoppedVmmTest, NeverTakesItOnceItIsDead) {
+  restart_with_one_begun();
+  expect_layer_kept();
+  world_.guest_ends(instance_, "powered-off");
+  EXPECT_TRUE(World::eventually([&] { return snapshots().empty(); }));
+}
+
 TEST_F(SnapshotsTest, OfOneInstancesVolumesAtOnceArePushedOneAfterTheOther) {
   std::string instance = running();
   std::string root = world_.root(instance);

@@ -68,8 +68,14 @@ class FakeControl : public MachineControl {
       return make_error(ErrorCode::kNotFound, "there is no disk {}", id);
     return {};
   }
-  Result<std::vector<std::string>> disk_ids() override { return read_lines(disks_); }
+  Result<std::vector<std::string>> disk_ids() override {
+    if (!machines_.stopped) return read_lines(disks_);
+    ++machines_.unanswered;
+    return Error(ErrorCode::kTimeout, "no answer came in time");
+  }
   Status push_layers(std::vector<launch::VmmClient::PushLayer> pushes) override {
+    if (machines_.stops_at_push.exchange(false)) machines_.stopped = true;
+    if (machines_.stopped) return Error(ErrorCode::kTimeout, "no answer came in time");
     if (machines_.fail_pushes > 0) {
       --machines_.fail_pushes;
       return make_error(ErrorCode::kIo, "the push failed");

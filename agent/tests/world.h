@@ -45,6 +45,11 @@ class FakeMachines : public Machines {
   std::string fail_attach;
   /// The next pushes of layers fail, without a word from the VMM.
   std::atomic<int> fail_pushes{0};
+  /// VMMs stand still from the next push on, which waits in them until they go on.
+  std::atomic<bool> stops_at_push{false};
+  std::atomic<bool> stopped{false};
+  /// How often one that stands still was asked for its disks.
+  std::atomic<int> unanswered{0};
   /// VMMs refuse layers with this sentence.
   std::string refuse_pushes;
   /// How long a push takes, and how many were ever under way together.

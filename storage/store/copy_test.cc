@@ -48,6 +48,18 @@ class CopyTest : public testing::StoreTest {
     write("vol-1", 0, std::string(512_KiB, 'b'));
     snapshot("vol-1", "snap-2");
   }
+  /// Calls it once, while a store that has so many layers looks for what can be punched in one of two map pages.
+  static void collect_and(Store& store, unsigned layers, const std::function<void()>& meanwhile) {
+    bool called = false;
+    auto progress = [&](unsigned percent) {
+      bool between = true;
+      for (unsigned i = 0; i <= layers; ++i) between = between && percent != i * 100 / layers;
+      if (between && !std::exchange(called, true)) meanwhile();
+      return true;
+    };
+    EXPECT_EQ(message(store.collect(progress)), "ok");
+    EXPECT_TRUE(called);
+  }
   std::vector<std::filesystem::path> layers(const std::string& store) {
     std::vector<std::filesystem::path> files;
     for (const auto& entry : std::filesystem::directory_iterator(folder_ / (store + "/layers")))
@@ -98,6 +110,25 @@ TEST_F(CopyTest, OfSiblingsAtDifferentTimes) {
   EXPECT_TRUE(content(*eu_, "two", 1_MiB) == std::string(512_KiB, 'a') + std::string(512_KiB, 'c'));
   collect(*eu_);
   EXPECT_TRUE(content(*eu_, "two", 1_MiB) == std::string(512_KiB, 'a') + std::string(512_KiB, 'c'));
+}
+
+TEST_F(CopyTest, OfASiblingWhileTheirBaseIsBeingPunched) {
+  create("base", 128_MiB);
+  write("base", 0, a_);
+  write("base", 100_MiB, a_);
+  snapshot("base", "ami");
+  create("vol-1", 0, "ami");
+  create("vol-2", 0, "ami");
+  write("vol-1", 0, b_);
+  write("vol-2", 100_MiB, b_);
+  snapshot("vol-1", "one");
+  snapshot("vol-2", "two");
+  copy(*store_, *eu_, "one", "one");
+  collect_and(*eu_, 2, [&] { copy(*store_, *eu_, "two", "two"); });
+  EXPECT_TRUE(content(*eu_, "two", 1_MiB) == a_) << "the base's, which the other copy hides";
+  collect(*eu_);
+  EXPECT_TRUE(content(*eu_, "two", 1_MiB) == a_);
+  EXPECT_TRUE(content(*eu_, "one", 1_MiB) == b_);
 }
 
 TEST_F(CopyTest, AgainAfterItWasDeletedThere) {
@@ -201,6 +232,31 @@ TEST_F(CopyTest, ThatIsGivenUpLeavesNothing) {
   EXPECT_GT(layers("eu").size(), 0U) << "it may go on";
   ASSERT_TRUE(eu_->delete_snapshot("copy").ok());
   EXPECT_EQ(layers("eu").size(), 0U);
+}
+
+TEST_F(CopyTest, ThatIsGivenUpBeforeItsFirstFileLeavesNothing) {
+  create("vol-1", 128_MiB);
+  write("vol-1", 0, a_);
+  write("vol-1", 100_MiB, a_);
+  snapshot("vol-1", "snap-1");
+  write("vol-1", 0, b_);
+  snapshot("vol-1", "snap-2");
+  ASSERT_TRUE(store_->delete_snapshot("snap-1").ok());
+  std::atomic<bool> recorded{false};
+  auto other = open_store("other", "key", [&](const char* done) {
+    if (std::string_view(done) == "a copy's step was recorded") recorded = true;
+  });
+  std::thread copying;
+  std::string said;
+  // The lowest layer is not read while it is being punched.
+  collect_and(*store_, 3, [&] {
+    copying = std::thread([&] { said = message(other->copy_snapshot(*store_, "snap-2", "copy", {})); });
+    while (!recorded) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_EQ(message(other->delete_snapshot("copy")), "ok");
+  });
+  copying.join();
+  EXPECT_EQ(said, "the copy was given up");
+  EXPECT_EQ(layers("other").size(), 0U);
 }
 
 TEST_F(CopyTest, OfADamagedSourceFailsAndNamesIt) {

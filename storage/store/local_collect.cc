@@ -10,19 +10,21 @@
 namespace haneul::storage {
 
 // Nobody can come to stand on a layer without users, but for copies that find it here: so it is marked, durably,
-// before anything of it goes.
+// before anything of it goes. One that came, and was done, while the children's maps were read is seen by then.
 Status LocalStore::punch(const std::string& id, const Progress& progress) {
   auto held = TRY(guards_.lock(id, LayerGuards::Use::kAlone, [&] { return !progress || progress(0, 1); }));
   LayerRow layer;
   std::unique_ptr<AsyncFile> file;
   std::vector<std::unique_ptr<AsyncFile>> files;
   std::vector<AsyncFile*> children;
+  std::vector<std::string> ids;
   {
     std::lock_guard lock(mutex_);
     auto row = TRY(catalog_->layer(id));
     if (!row || TRY(is_used(id))) return {};
     layer = std::move(*row);
-    for (const std::string& child : TRY(catalog_->children(id))) {
+    ids = TRY(catalog_->children(id));
+    for (const std::string& child : ids) {
       files.push_back(TRY(layer_file(child, O_RDWR)));
       children.push_back(files.back().get());
     }
@@ -35,7 +37,8 @@ Status LocalStore::punch(const std::string& id, const Progress& progress) {
   if (punching) TRY(punch_unused(*file, progress));
   auto mark = [&]() -> Status {
     std::lock_guard lock(mutex_);
-    if (TRY(is_used(id))) return Error(ErrorCode::kBusy, "the layer is wanted again");
+    if (TRY(is_used(id)) || TRY(catalog_->children(id)) != ids)
+      return Error(ErrorCode::kBusy, "the layer is wanted again");
     TRY(catalog_->set_punched(id, LayerRow::Punched::kPunching));
     changed_.erase(id);
     punching = true;

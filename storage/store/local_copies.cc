@@ -169,6 +169,7 @@ Status LocalStore::copy_layers(LocalStore& from, const Source& source, const std
     if (copied.ok()) copied = record_copied(next, id);
     std::lock_guard lock(mutex_);
     copying_.erase(next.from.origin);
+    if (!copied.ok()) drop_given_up(next, id);
     TRY(std::move(copied));
   }
 }
@@ -177,6 +178,14 @@ Result<bool> LocalStore::is_punched(const std::string& layer) {
   std::lock_guard lock(mutex_);
   auto row = TRY(catalog_->layer(layer));
   return !row || row->punched != LayerRow::Punched::kNo;
+}
+
+// With the lock: a file that was made after the copy had been given up.
+void LocalStore::drop_given_up(const CopyStep& step, const std::string& id) {
+  auto copy = catalog_->copy(id);
+  auto layer = catalog_->layer(step.making.id);
+  if (!copy.ok() || !layer.ok() || *layer) return;
+  if (!*copy || (*copy)->making != step.making.id) drop_file(step.making.id);
 }
 
 // With the lock.

@@ -86,6 +86,13 @@ class Filling {
     gathered_ = 0;
     return {};
   }
+  /// The volume's closing does not say what it could not write: all of it is durable before.
+  Status finish() {
+    TRY(flush());
+    Request request;
+    request.op = BlockOp::kFlush;
+    return run(request).context("what was read of the image could not be made durable");
+  }
 
  private:
   struct Request final : BlockRequest {
@@ -102,12 +109,15 @@ class Filling {
     request.offset = offset;
     request.length = data.size();
     request.data = std::span(&piece, 1);
+    return run(request).context(fmt::format("writing of the volume at {} failed", offset));
+  }
+
+  Status run(Request& request) {
     channel_->submit(request);
     while (!request.status) TRY(ring_->run_once());
     if (*request.status == BlockStatus::kOk) return {};
-    bool full = *request.status == BlockStatus::kNoSpace;
-    return make_error(full ? ErrorCode::kNoSpace : ErrorCode::kIo, "writing of the volume at {} failed{}",
-                      offset, full ? ": the disk is full" : "");
+    if (*request.status == BlockStatus::kNoSpace) return Error(ErrorCode::kNoSpace, "the disk is full");
+    return Error(ErrorCode::kIo, "the disk has an error");
   }
 
   std::unique_ptr<IoRing> ring_;
@@ -182,7 +192,7 @@ Status LocalStore::fill_layer(const LayerRow& layer, int file, ImageFormat forma
     } else {
       TRY(fill_raw(filling, file, TRY(file_size(file)), half));
     }
-    TRY(filling.flush());
+    TRY(filling.finish());
   }
   volume.reset();
   TRY(freeze(layer.id));

@@ -158,7 +158,22 @@ Status LocalStore::expect_untaken(const VolumeRow& volume, const SnapshotRow& sn
                     snapshot.id);
 }
 
+// Their layers become the volumes' tops again: nobody freezes one meanwhile.
+Result<std::vector<LayerGuards::Held>> LocalStore::hold_layers(const std::vector<SnapshotOf>& wanted) {
+  std::set<std::string> layers;
+  {
+    std::lock_guard lock(mutex_);
+    for (const SnapshotOf& each : wanted) {
+      if (auto snapshot = TRY(catalog_->snapshot(each.snapshot))) layers.insert(snapshot->layer);
+    }
+  }
+  std::vector<LayerGuards::Held> held;
+  for (const std::string& layer : layers) held.push_back(TRY(guards_.lock(layer, LayerGuards::Use::kAlone)));
+  return held;
+}
+
 Status LocalStore::abandon_snapshots(const std::vector<SnapshotOf>& wanted) {
+  auto held = TRY(hold_layers(wanted));
   std::lock_guard lock(mutex_);
   std::vector<std::string> tops;
   std::vector<VolumeRow> volumes;

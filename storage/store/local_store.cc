@@ -110,7 +110,16 @@ Status LocalStore::freeze(const std::string& layer) {
   auto file = TRY(layer_file(layer, O_RDWR));
   auto info = read_layer_info(*file);
   if (info.ok() && info->frozen) return {};
+  step("a layer is to be frozen");
   auto held = TRY(guards_.lock(layer, LayerGuards::Use::kAlone));
+  {
+    // A snapshot may have been taken back since: then the layer is a volume's top again, and whoever wanted the snapshot
+    // finds none.
+    std::lock_guard lock(mutex_);
+    for (const VolumeRow& volume : TRY(catalog_->volumes())) {
+      if (volume.layer == layer) return {};
+    }
+  }
   return freeze_layer(*file).context(fmt::format("layer {}", layer));
 }
 

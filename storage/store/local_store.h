@@ -144,6 +144,7 @@ class LocalStore final : public Store {
 
   Result<std::vector<Begun>> plan_snapshots(const std::vector<SnapshotOf>& wanted,
                                             const std::function<bool(const std::string& volume)>& is_open);
+  Result<std::vector<LayerGuards::Held>> hold_layers(const std::vector<SnapshotOf>& wanted);
   Result<bool> record_snapshots(const std::vector<Begun>& made);
   /// With the lock: that nobody has the top which a snapshot began with.
   Status expect_untaken(const VolumeRow& volume, const SnapshotRow& snapshot,
@@ -159,6 +160,7 @@ class LocalStore final : public Store {
   Status copy_one(LocalStore& from, const CopyStep& step, const Progress& progress);
   Status record_copied(const CopyStep& step, const std::string& snapshot);
   Result<bool> is_punched(const std::string& layer);
+  void drop_given_up(const CopyStep& step, const std::string& snapshot);
   Status give_up_copy(const std::string& snapshot);
   Status punch(const std::string& layer, const Progress& progress);
   Status check_one(const LayerRow& layer, const std::string& subject, CheckOptions options,

@@ -10,7 +10,8 @@
 // nothing is allocated.
 //
 // Threads   one.
-// Memory    the L1 table (at most 32 MiB), a bit for each cluster of the file (at most 64 MiB), an L2 table, two clusters.
+// Memory    the L1 table (at most 32 MiB), a bit for each cluster of the file (at most 64 MiB), an L2 table and three
+//           clusters more (a compressed one may be as long as two); the L1 table twice while it is read.
 // Errors    kInvalidArgument: not an image, or a damaged one; kUnsupported: a sound one that is not read; each with the
 //           place. Those of `read`, and of `each`.
 #pragma once

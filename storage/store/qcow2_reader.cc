@@ -207,7 +207,6 @@ Status Qcow2Reader::compressed(uint64_t at, uint64_t entry, const Each& each) {
   const uint64_t sectors = (rest >> size_bit) + 1;
   if (offset >= file_bytes_) return damaged("the compressed cluster of byte {} is not within the file", at);
   const uint64_t bytes = std::min(sectors * 512 - offset % 512, file_bytes_ - offset);
-  if (bytes > 2 * cluster()) return damaged("the compressed cluster of byte {} has {} bytes", at, bytes);
   inflated_ += cluster();
   if (inflated_ > file_bytes_ * kMaxInflation + cluster())
     return damaged("its compressed clusters hold more than zlib can have made of its {} bytes", file_bytes_);

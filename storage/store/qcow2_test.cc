@@ -152,6 +152,7 @@ class HostileTest : public ::testing::Test {
     store_be<T>(&image_[at], value);
   }
   std::string read() {
+    given_ = 0;
     auto from = [this](uint64_t at, std::span<std::byte> out) -> Status {
       CHECK(range_within(at, out.size(), image_.size()));
       std::copy_n(image_.begin() + static_cast<ptrdiff_t>(at), out.size(), out.begin());
@@ -159,7 +160,6 @@ class HostileTest : public ::testing::Test {
     };
     auto reader = Qcow2Reader::open(from, image_.size());
     if (!reader.ok()) return reader.error().message();
-    given_ = 0;
     auto each = [this](uint64_t, std::span<const std::byte> data) -> Status {
       given_ += data.size();
       return {};

@@ -345,6 +345,23 @@ TEST_F(StoreTest, ASnapshotThatNobodyTookIsTakenBack) {
   EXPECT_EQ(disk(*store_, "vol-1")->size_bytes(), 32_MiB);
 }
 
+TEST_F(StoreTest, ASnapshotThatIsTakenBackWhileItsVolumeIsBeingOpenedLeavesItsTopWritable) {
+  store_.reset();
+  bool armed = false;
+  store_ = open_store("store", "key", [&](const char* next) {
+    if (std::string_view(next) != "a layer is to be frozen" || !std::exchange(armed, false)) return;
+    EXPECT_TRUE(store_->abandon_snapshots({{"vol-1", "snap-1"}}).ok());
+  });
+  create("vol-1", 16_MiB);
+  write("vol-1", 0, std::string(512, 'a'));
+  ASSERT_TRUE(store_->begin_snapshots({{"vol-1", "snap-1"}}, [](const std::string&) { return true; }).ok());
+  armed = true;
+  write("vol-1", 0, std::string(512, 'b'));
+  EXPECT_FALSE(armed);
+  EXPECT_EQ(read("vol-1", 0, 512), std::string(512, 'b'));
+  EXPECT_EQ(files(), 1u);
+}
+
 TEST_F(StoreTest, ASnapshotOfAVolumeThatIsOpenElsewhereChangesNothing) {
   create("vol-1", 16_MiB);
   auto volume = disk(*store_, "vol-1");

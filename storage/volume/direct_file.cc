@@ -152,10 +152,7 @@ Result<std::unique_ptr<AsyncFile>> make_file(UniqueFd fd, std::shared_ptr<Bounce
   int flags = ::fcntl(fd.get(), F_GETFL);
   if (flags < 0) return errno_error("fcntl(F_GETFL)");
   auto file = make_async_file(std::move(fd));
-  if ((flags & O_DIRECT) != 0) {
-    if (!pool) pool = std::make_shared<BouncePool>();
-    file = make_direct_file(std::move(file), std::move(pool));
-  }
+  if ((flags & O_DIRECT) != 0) file = make_direct_file(std::move(file), std::move(pool));
   return file;
 }
 

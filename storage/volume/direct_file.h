@@ -17,7 +17,8 @@ namespace haneul::storage {
 std::unique_ptr<AsyncFile> make_direct_file(std::unique_ptr<AsyncFile> file,
                                             std::shared_ptr<BouncePool> pool);
 
-/// Over any descriptor: as its flags say. Files of one disk share a pool; null: one of its own.
-Result<std::unique_ptr<AsyncFile>> make_file(UniqueFd fd, std::shared_ptr<BouncePool> pool = nullptr);
+/// Over any descriptor: as its flags say. Files of one disk share its pool, with its encryption too: what
+/// that gives to a file is aligned, and needs no second buffer.
+Result<std::unique_ptr<AsyncFile>> make_file(UniqueFd fd, std::shared_ptr<BouncePool> pool);
 
 }  // namespace haneul::storage

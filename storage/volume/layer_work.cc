@@ -67,17 +67,6 @@ Result<LayerUse> use_of(AsyncFile& file, const layer::Start& start, const layer:
   return use;
 }
 
-/// Not a block that was given back since the map was read: its state goes before its data.
-Result<bool> still_held(AsyncFile& file, const layer::State& state, uint64_t block) {
-  layer::Page page;
-  const uint64_t index = block / layer::kBlocksPerMapPage;
-  TRY(file.read_now(layer::map_page_offset(index), page).context("reading the layer's map"));
-  auto now = TRY(layer::decode_map_page(index, layer::PageView(page), layer::blocks_of(state.size_bytes)));
-  const uint64_t inside = block % layer::kBlocksPerMapPage;
-  return now[inside / layer::kBlocksPerSector].states.get(inside % layer::kBlocksPerSector) ==
-         BlockState::kData;
-}
-
 Status check_sums(AsyncFile& file, const layer::Start& start, const layer::Journal& journal, uint64_t total,
                   std::vector<Fault>& faults, const Progress& progress) {
   std::vector<std::byte> sums(kBlocksAtOnce * 4);
@@ -88,7 +77,6 @@ Status check_sums(AsyncFile& file, const layer::Start& start, const layer::Journ
                 .context("reading sums"));
         for (size_t i = 0; i < count && faults.size() < kMaxFaults; ++i) {
           if (crc32c(data.subspan(i * kBlockBytes, kBlockBytes)) == load_le<uint32_t>(&sums[i * 4])) continue;
-          if (!TRY(still_held(file, start.state, first + i))) continue;
           faults.push_back({fmt::format("data of block {}", first + i), "the data and its sum do not agree"});
         }
         return {};

@@ -36,6 +36,7 @@ class OpenVolume final : public Volume {
   void release_changes() override { push_.release(); }
   Status finish_push() override { return push_.finish(); }
 
+  std::shared_ptr<BouncePool> bounce() const override { return disk_->bounce; }
   bool holds(const LayerId& id) const override {
     std::lock_guard lock(disk_->mutex);
     return std::any_of(disk_->layers.begin(), disk_->layers.end(),
@@ -225,7 +226,7 @@ Result<std::unique_ptr<Volume>> open_volume(Stack stack, VolumeOptions options) 
   }
   TRY(check_base(stack.raw_base.get(), starts.front().header.raw_base_bytes));
 
-  auto pool = std::make_shared<BouncePool>();
+  auto pool = stack.bounce ? stack.bounce : std::make_shared<BouncePool>();
   std::vector<OpenLayer> layers;
   for (size_t i = 0; i < starts.size(); ++i) {
     layers.push_back(TRY(take_layer(std::move(stack.layers[i]), starts[i].header, pool)));
@@ -253,7 +254,7 @@ Result<std::unique_ptr<Volume>> open_volume(Stack stack, VolumeOptions options) 
 Result<std::unique_ptr<Volume>> open_volume(UniqueFd raw_base, std::vector<StackDescriptor> layers,
                                             VolumeOptions options) {
   Stack stack;
-  auto pool = std::make_shared<BouncePool>();
+  auto pool = stack.bounce = std::make_shared<BouncePool>();
   if (raw_base) stack.raw_base = TRY(make_file(std::move(raw_base), pool));
   for (StackDescriptor& each : layers) {
     bool top = &each == &layers.back();

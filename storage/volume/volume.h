@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "storage/block_backend.h"
+#include "storage/volume/bounce.h"
 #include "storage/volume/layer.h"
 
 namespace haneul::storage {
@@ -32,6 +33,8 @@ struct Stack {
   std::unique_ptr<AsyncFile> raw_base;
   /// Lowest first; the last is the top. At least one.
   std::vector<StackLayer> layers;
+  /// The pool that their files were made with, if any was: the volume's.
+  std::shared_ptr<BouncePool> bounce;
 };
 
 struct VolumeOptions {
@@ -63,6 +66,8 @@ class Volume : public BlockBackend {
   /// it succeeds: kNoSpace, or any other error of a write. After a failed sync nothing helps but opening anew.
   virtual Status finish_push() = 0;
 
+  /// For the files of layers that are to be pushed: a disk has one pool.
+  virtual std::shared_ptr<BouncePool> bounce() const = 0;
   /// Whether a layer of the stack has this id.
   virtual bool holds(const LayerId& id) const = 0;
   virtual LayerId top() const = 0;

@@ -159,7 +159,7 @@ struct Disk {
         commit(*this) {}
 
   const bool read_only;
-  const std::shared_ptr<BouncePool> bounce;  // of all encrypted layers
+  const std::shared_ptr<BouncePool> bounce;  // of all layers, encrypted or O_DIRECT
   const std::unique_ptr<AsyncFile> raw_base;
   const uint64_t base_bytes;
   std::atomic<uint64_t> size_bytes;

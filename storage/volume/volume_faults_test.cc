@@ -2,10 +2,7 @@
 // Disks that are full, broken or cut short under a volume: what fails, what goes on, and what is there afterwards.
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <set>
@@ -13,6 +10,7 @@
 #include "base/checked.h"
 #include "base/file.h"
 #include "storage/testing/sim_volume.h"
+#include "storage/testing/small_file_system.h"
 #include "storage/volume/format.h"
 #include "tests/support/files.h"
 
@@ -414,7 +412,6 @@ TEST(VolumeFaults, WhatAFlushAnsweredIsThereWhateverFailed) {
 
 // ---- A real file system that is full ----
 
-/// On a file system of its own, of a few megabytes; tells in its exit status what did not hold, 0 for nothing.
 int fill_a_file_system(const std::string& folder) {
   auto path = [&](std::string_view name) { return fmt::format("{}/{}", folder, name); };
   auto make = [&](std::string_view name, LayerId parent) {
@@ -489,19 +486,9 @@ TEST(VolumeFaults, AFileSystemIsFilledAndFreed) {
   haneul::testing::TempFolder folder;
   std::string path = folder / "full";
   ASSERT_EQ(::mkdir(path.c_str(), 0700), 0);
-  pid_t child = ::fork();
-  if (child == 0) {
-    // A mount of the child's own: with a user namespace where that takes one.
-    bool own = ::unshare(CLONE_NEWNS) == 0 || ::unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0;
-    if (!own || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) ::_exit(100);
-    if (::mount("full", path.c_str(), "tmpfs", 0, "size=3m") != 0) ::_exit(100);
-    ::_exit(fill_a_file_system(path));
-  }
-  int status = 0;
-  ASSERT_EQ(::waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status)) << WTERMSIG(status);
-  if (WEXITSTATUS(status) == 100) GTEST_SKIP() << "no mounts here: neither root nor user namespaces";
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  const int status = testing::on_small_file_system(path, [&] { return fill_a_file_system(path); });
+  if (status == 100) GTEST_SKIP() << "no mounts here: neither root nor user namespaces";
+  EXPECT_EQ(status, 0);
 }
 
 }  // namespace

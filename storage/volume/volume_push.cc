@@ -210,14 +210,19 @@ void LayerPush::switch_top() {
   disk_.by_map_next = false;
 }
 
+// With them those that wait for a record to be sealed, which was of the top before: the new one has none, and freezing,
+// which keeps the turn, is not theirs to wait for.
 void LayerPush::release() {
-  std::vector<Job*> waiting;
+  std::vector<Job*> held;
+  std::vector<Job*> sealing;
   {
     std::lock_guard lock(disk_.mutex);
     disk_.held = false;
-    std::swap(waiting, disk_.held_waiting);
+    std::swap(held, disk_.held_waiting);
+    std::swap(sealing, disk_.seal_waiting);
   }
-  for (Job* job : waiting) job->resume_change(nullptr);
+  for (Job* job : sealing) job->resume_change(nullptr);
+  for (Job* job : held) job->resume_change(nullptr);
 }
 
 Status LayerPush::write_old_pages(OldTop& old) {

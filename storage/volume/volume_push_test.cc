@@ -148,6 +148,34 @@ TEST(VolumePush, ChangesWaitForRoomAmongTheCopies) {
   EXPECT_EQ(layer_use(*sim.look(0)).value().data_blocks, kPages);
 }
 
+// A block that was flushed a moment ago keeps its content until its record is sealed: on that top, not on the next.
+TEST(VolumePush, ARewriteOfWhatWasJustFlushedDoesNotWaitForTheFreezing) {
+  SimVolume sim(64_MiB);
+  sim.make_layer();
+  ASSERT_EQ(sim.write(7, 'a'), BlockStatus::kOk);
+  ASSERT_EQ(sim.flush(), BlockStatus::kOk);
+  ASSERT_TRUE(sim.volume->begin_push(sim.layer_file(1)).ok());
+  std::vector<std::byte> bytes(4096, std::byte{'b'});
+  WaitingRequest again;
+  again.set(BlockOp::kWrite, uint64_t{7} * 4096, bytes);
+  sim.submit(again);
+  sim.settle();
+  EXPECT_FALSE(again.status) << "the push has the turn, and the record is not sealed";
+  sim.volume->hold_changes();
+  sim.volume->wait_for_changes();
+  sim.volume->switch_top();
+  sim.volume->release_changes();
+  sim.settle();
+  EXPECT_EQ(again.status, BlockStatus::kOk);
+  ASSERT_TRUE(sim.volume->finish_push().ok());
+  sim.settle();
+  EXPECT_EQ(sim.flush(), BlockStatus::kOk);
+  EXPECT_EQ(sim.read(7), 'b');
+  EXPECT_EQ(layer_use(*sim.look(0)).value().data_blocks, 1u);
+  EXPECT_EQ(layer_use(*sim.look(1)).value().data_blocks, 1u);
+  EXPECT_TRUE(check_layer(*sim.look(0), {}, {}).value().empty());
+}
+
 TEST(VolumePush, SeveralLayersInOneRequestAndTheSameRequestAgain) {
   SimVolume sim(64_MiB);
   ASSERT_EQ(sim.write(1, 'a'), BlockStatus::kOk);
