@@ -513,8 +513,7 @@ TEST_F(CloudTest, MetalIsFoundAsMetal) {
   Json filter = Json::array({{{"Name", "bare-metal"}, {"Values", {"true"}}}});
   Json reply = world_.call("DescribeInstanceTypes", {{"Filters", filter}});
   std::set<std::string> found;
-  for (const Json& type : reply["InstanceTypes"])
-    found.insert(type["InstanceType"].get<std::string>());
+  for (const Json& type : reply["InstanceTypes"]) found.insert(type["InstanceType"].get<std::string>());
   EXPECT_THAT(found, ::testing::ElementsAre("c5.metal", "m5.metal"));
 }
 
