@@ -95,6 +95,15 @@ Result<Json> Api::status() {
   return parse_reply(*reply);
 }
 
+Result<std::string> Api::own_region() {
+  if (!region_.empty()) return region_;
+  Json regions = TRY(status()).value("regions", Json::array());
+  if (regions.empty() || !regions[0].is_string())
+    return make_error(ErrorCode::kInternal,
+                      "haneuld does not say which regions it has: is it older than this haneul?");
+  return regions[0].get<std::string>();
+}
+
 Result<Upgraded> Api::stream(const std::string& target) {
   auto upgraded = http_upgrade(socket_, {.method = "GET", .target = target, .body = "", .region = region_});
   if (!upgraded.ok()) return unanswered(socket_, upgraded.error());

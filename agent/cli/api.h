@@ -41,6 +41,8 @@ class Api {
 
   const std::filesystem::path& socket() const { return socket_; }
   const std::string& region() const { return region_; }
+  /// The region in use: the one asked for, or the daemon's first.
+  Result<std::string> own_region();
 
  private:
   Result<Json> parse_reply(const HttpReply& reply);

@@ -26,10 +26,6 @@ void print_line(std::string_view label, const std::string& value) {
   if (!value.empty()) fmt::print("{:<18}{}\n", label, value);
 }
 
-std::string own_region(const Api& api) {
-  return api.region().empty() ? "us-east-1" : api.region();
-}
-
 }  // namespace
 
 Result<int> image_create_command(Api& api, const Shared& shared, const ImageOptions& options) {
@@ -80,9 +76,10 @@ Result<int> image_export_command(Api& api, const Shared& shared, const ImageOpti
 
 Result<int> image_copy_command(Api& api, const Shared& shared, const ImageOptions& options) {
   Json source = TRY(api.image(options.one));
-  Api there(api.socket(), options.to_region.empty() ? own_region(api) : options.to_region);
+  std::string own = TRY(api.own_region());
+  Api there(api.socket(), options.to_region.empty() ? own : options.to_region);
   Json request{{"Name", options.name.empty() ? text_of(source, "Name") : options.name},
-               {"SourceRegion", own_region(api)},
+               {"SourceRegion", own},
                {"SourceImageId", text_of(source, "ImageId")}};
   if (!options.description.empty()) request["Description"] = options.description;
   std::string id = text_of(TRY(there.call("CopyImage", request)), "ImageId");

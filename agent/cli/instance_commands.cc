@@ -55,7 +55,7 @@ Result<Json> run_request(Api& api, const RunOptions& options) {
                {"MaxCount", options.count},
                {"ClientToken", new_id("cli")}};
   request["KeyName"] = options.key.empty() ? TRY(default_key(api)) : options.key;
-  if (!options.zone.empty()) request["Placement"] = {{"AvailabilityZone", zone_name(api, options.zone)}};
+  if (!options.zone.empty()) request["Placement"] = {{"AvailabilityZone", TRY(zone_name(api, options.zone))}};
   if (!options.user_data.empty()) {
     request["UserData"] = to_base64(TRY(read_file(options.user_data, 1 << 20)));
   }

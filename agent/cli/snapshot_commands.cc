@@ -31,10 +31,6 @@ Api in_region(const Api& api, const std::string& region) {
   return Api(api.socket(), region);
 }
 
-std::string own_region(const Api& api) {
-  return api.region().empty() ? "us-east-1" : api.region();
-}
-
 }  // namespace
 
 Result<int> snapshot_create_command(Api& api, const Shared& shared, const SnapshotOptions& options) {
@@ -91,8 +87,9 @@ Result<int> snapshot_show_command(Api& api, const Shared& shared, const std::str
 
 Result<int> snapshot_copy_command(Api& api, const Shared& shared, const SnapshotOptions& options) {
   std::string source = TRY(api.snapshot_id(options.one));
-  Api there = in_region(api, options.to_region.empty() ? own_region(api) : options.to_region);
-  Json request{{"SourceRegion", own_region(api)}, {"SourceSnapshotId", source}};
+  std::string own = TRY(api.own_region());
+  Api there = in_region(api, options.to_region.empty() ? own : options.to_region);
+  Json request{{"SourceRegion", own}, {"SourceSnapshotId", source}};
   if (!options.description.empty()) request["Description"] = options.description;
   Json tags = TRY(tag_specifications("snapshot", options.name, options.tags));
   if (!tags.empty()) request["TagSpecifications"] = tags;

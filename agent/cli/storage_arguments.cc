@@ -102,7 +102,7 @@ void add_volumes(CLI::App& app, Arguments& args, Action& chosen) {
                      [&args](Api& api) { return volume_create_command(api, args.shared, args.volume); });
   create->add_option("--size", options.size, "as 8G");
   create->add_option("--from", options.from, "a snapshot, its id or name");
-  create->add_option("--zone", options.zone, "Availability Zone, as us-east-1b or b; a by default");
+  create->add_option("--zone", options.zone, "Availability Zone, as us-east-1b or b; the first by default");
   create->add_option("--type", options.type, "gp3, gp2, io1, io2, st1, sc1 or standard");
   create->add_option("--iops", options.iops, "as EC2 takes them; shown, not enforced");
   create->add_option("--throughput", options.throughput, "MiB/s, of gp3; shown, not enforced");

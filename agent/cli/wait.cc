@@ -178,9 +178,11 @@ Result<int> gib_from(const std::string& text) {
   return tib ? value * 1024 : value;
 }
 
-std::string zone_name(const Api& api, const std::string& zone) {
-  std::string region = api.region().empty() ? "us-east-1" : api.region();
-  return zone.size() == 1 ? region + zone : zone;
+Result<std::string> zone_name(Api& api, const std::string& zone) {
+  if (zone.size() == 1) return TRY(api.own_region()) + zone;
+  if (!zone.empty()) return zone;
+  Json zones = TRY(api.call("DescribeAvailabilityZones", Json::object()))["AvailabilityZones"];
+  return text_of(zones.at(0), "ZoneName");
 }
 
 Result<Json> tag_specifications(const std::string& type, const std::string& name,

@@ -51,8 +51,8 @@ Result<EndedTask> wait_for_task(Api& api, const std::string& id);
 
 /// "20G", "1T" or "20": GiB.
 Result<int> gib_from(const std::string& text);
-/// "a" is that zone of the region in use.
-std::string zone_name(const Api& api, const std::string& zone);
+/// "a" is that zone of the region in use, "" its first.
+Result<std::string> zone_name(Api& api, const std::string& zone);
 /// --name and --tag as a TagSpecification for a resource type, in an array; empty if there are none.
 Result<Json> tag_specifications(const std::string& type, const std::string& name,
                                 const std::vector<std::string>& tags);

@@ -10,7 +10,7 @@ namespace haneul::agent {
 Cloud::Cloud(CloudOptions options, StateStore& store, Machines& machines, Network& network, Stores& stores,
              std::unique_ptr<Supervisor> supervisor)
     : options_(std::move(options)),
-      places_(options_.vpc_network),
+      places_(options_.vpc_network, options_.regions),
       model_(store),
       supervisor_(std::move(supervisor)),
       executor_(options_.threads),

@@ -33,6 +33,7 @@ struct CloudOptions {
   uint64_t host_memory_mib = 0;
   /// The /16 of the VPC. The same at every start.
   uint32_t vpc_network = kEc2sVpc;
+  std::vector<RegionPlan> regions = default_regions();
   size_t max_instances = 1000;
   size_t max_volumes = 10000;
   size_t max_snapshots = 100000;

@@ -19,20 +19,42 @@ std::string fixed_id(std::string_view prefix, std::string_view name) {
 
 }  // namespace
 
-Places::Places(uint32_t vpc_network) {
-  static constexpr std::array<std::pair<const char*, const char*>, 2> kRegions = {
-      {{"us-east-1", "use1"}, {"eu-west-1", "euw1"}}};
-  unsigned index = 0;
-  for (const auto& [name, short_name] : kRegions) {
-    RegionPlace region{.name = name, .vpc_id = fixed_id("vpc", name), .zones = {}};
-    for (char letter = 'a'; letter <= 'c'; ++letter, ++index) {
+std::vector<RegionPlan> default_regions() {
+  return {{"us-east-1", {{"a", 0}, {"b", 1}, {"c", 2}}}, {"eu-west-1", {{"a", 3}, {"b", 4}, {"c", 5}}}};
+}
+
+// As EC2 makes them: the continent, the initials of the points of the compass, the number; ap-southeast-2 is apse2.
+std::string short_name(std::string_view region) {
+  static constexpr std::array<std::string_view, 5> kPoints = {"north", "south", "east", "west", "central"};
+  size_t dash = region.find('-');
+  std::string result(region.substr(0, dash));
+  while (dash != std::string_view::npos) {
+    region.remove_prefix(dash + 1);
+    dash = region.find('-');
+    std::string_view word = region.substr(0, dash);
+    if (word.empty() || (word[0] >= '0' && word[0] <= '9')) {
+      result += word;
+      continue;
+    }
+    result += word[0];
+    for (std::string_view point : kPoints) {
+      if (word.starts_with(point) && word.size() > point.size()) result += word[point.size()];
+    }
+  }
+  return result;
+}
+
+Places::Places(uint32_t vpc_network, const std::vector<RegionPlan>& regions) {
+  for (const RegionPlan& plan : regions) {
+    RegionPlace region{.name = plan.name, .vpc_id = fixed_id("vpc", plan.name), .zones = {}};
+    for (const auto& [letter, number] : plan.zones) {
       Zone zone;
-      zone.name = fmt::format("{}{}", name, letter);
-      zone.zone_id = fmt::format("{}-az{}", short_name, letter - 'a' + 1);
-      zone.region = name;
+      zone.name = plan.name + letter;
+      zone.zone_id = fmt::format("{}-az{}", short_name(plan.name), letter[0] - 'a' + 1);
+      zone.region = plan.name;
       zone.subnet_id = fixed_id("subnet", zone.name);
-      zone.network = vpc_network + index * kSubnetSize;
-      zone.label = std::string(1, static_cast<char>('a' + index));
+      zone.network = vpc_network + static_cast<uint32_t>(number) * kSubnetSize;
+      zone.label = std::string(1, static_cast<char>('a' + number));
       region.zones.push_back(std::move(zone));
     }
     regions_.push_back(std::move(region));

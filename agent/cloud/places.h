@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Regions, zones and the default VPC's subnets. One host is all regions; their zones share one /16, EC2's
 // 172.31.0.0/16 unless this host uses it otherwise, a /20 each, so that no two zones of one cloud have the same
-// addresses.
+// addresses. So there are 16 zones at most.
 #pragma once
 
 #include <optional>
@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "agent/ops/shape.h"
 #include "base/result.h"
 
 namespace haneul::agent {
@@ -25,6 +26,32 @@ struct Zone {
 constexpr unsigned kSubnetBits = 20;
 constexpr uint32_t kEc2sVpc = 172u << 24 | 31u << 16;
 
+/// A zone as it is configured. Its subnet is the one of this number, 0 to 15, for as long as the zone is there.
+struct ZonePlan {
+  std::string letter;
+  int64_t number = 0;
+  bool operator==(const ZonePlan&) const = default;
+
+  template <typename Visitor>
+  static void members(Visitor&& visit) {
+    visit({.name = "letter"}, &ZonePlan::letter);
+    visit({.name = "number"}, &ZonePlan::number);
+  }
+};
+struct RegionPlan {
+  std::string name;
+  std::vector<ZonePlan> zones;  ///< at least one
+  bool operator==(const RegionPlan&) const = default;
+
+  template <typename Visitor>
+  static void members(Visitor&& visit) {
+    visit({.name = "name"}, &RegionPlan::name);
+    visit({.name = "zones"}, &RegionPlan::zones);
+  }
+};
+/// us-east-1 and eu-west-1, three zones each.
+std::vector<RegionPlan> default_regions();
+
 struct RegionPlace {
   std::string name;
   std::string vpc_id;
@@ -33,8 +60,9 @@ struct RegionPlace {
 
 class Places {
  public:
-  /// us-east-1 and eu-west-1, three zones each, in the /16 that begins at vpc_network.
-  explicit Places(uint32_t vpc_network = kEc2sVpc);
+  /// In the /16 that begins at vpc_network. At least one region; the first is that of callers who name none.
+  explicit Places(uint32_t vpc_network = kEc2sVpc,
+                  const std::vector<RegionPlan>& regions = default_regions());
 
   const std::vector<RegionPlace>& regions() const { return regions_; }
   const RegionPlace* region(std::string_view name) const;
@@ -46,6 +74,8 @@ class Places {
   std::vector<RegionPlace> regions_;
 };
 
+/// What begins the ids of a region's zones: "use1" for us-east-1.
+std::string short_name(std::string_view region);
 /// "172.31.0.5"
 std::string address_text(uint32_t address);
 std::optional<uint32_t> address_from(std::string_view text);

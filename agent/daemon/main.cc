@@ -126,6 +126,7 @@ class Daemon {
   UniqueFd choosing_;  ///< this network, while its tag and range are being chosen
   std::string kvm_ = "not available";
   std::string vpc_;
+  std::vector<RegionPlan> regions_;
   UniqueFd listener_;
   bool owns_socket_ = false;
   bool made_network_ = false;
@@ -184,6 +185,11 @@ std::optional<Failure> Daemon::open_network() {
     if (!lock.ok()) return failure(lock.error(), kExitNetwork);
     choosing_ = std::move(*lock);
   }
+  auto regions = settle_regions(*store_, options_.regions);
+  if (!regions.ok())
+    return failure(regions.error(),
+                   regions.error().code() == ErrorCode::kCorrupt ? kExitCorrupt : kExitFailed);
+  regions_ = std::move(*regions);
   NetworkSurvey survey;
   survey.choose_tag = [&](const std::string& wanted) -> Result<std::string> {
     if (shared) return net::choose_tag(options_.state, wanted);
@@ -197,7 +203,7 @@ std::optional<Failure> Daemon::open_network() {
     return failure(record.error(),
                    record.error().code() == ErrorCode::kCorrupt ? kExitCorrupt : kExitNetwork);
   vpc_ = record->vpc;
-  places_ = Places(parse_vpc(vpc_).value().address.value);
+  places_ = Places(parse_vpc(vpc_).value().address.value, regions_);
   network_ =
       std::make_unique<HostNetwork>(options_.network, record->tag, net::owner_of(options_.state), places_);
   return std::nullopt;
@@ -234,6 +240,7 @@ std::optional<Failure> Daemon::open_cloud() {
   cloud.keeper.reboot_timeout = options_.reboot_timeout;
   cloud.host_memory_mib = host_memory_mib();
   cloud.vpc_network = parse_vpc(vpc_).value().address.value;
+  cloud.regions = regions_;
   stores_ = std::make_unique<HostStores>(options_.state);
   auto opened = Cloud::open(std::move(cloud), *store_, *machines_, *network_, *stores_);
   choosing_.reset();
@@ -248,6 +255,8 @@ std::optional<Failure> Daemon::open_cloud() {
 }
 
 Status Daemon::serve() {
+  Json regions = Json::array();
+  for (const RegionPlace& region : places_.regions()) regions.push_back(region.name);
   Json facts{{"version", HANEUL_VERSION},
              {"pid", ::getpid()},
              {"state", options_.state.string()},
@@ -255,6 +264,7 @@ Status Daemon::serve() {
              {"vmm", options_.vmm.string()},
              {"network", network_name(options_.network)},
              {"vpc", vpc_},
+             {"regions", regions},
              {"kvm", kvm_},
              {"started", to_text(now())}};
   router_ = std::make_unique<Router>(*cloud_, std::move(facts));

@@ -60,6 +60,16 @@ ParsedOptions parse_daemon_options(int argc, char** argv) {
       })
       ->type_name("auto|CIDR")
       ->capture_default_str();
+  std::string regions;
+  app.add_option("--regions", regions,
+                 "regions, and the letters of their zones (abc if none are given), as "
+                 "us-east-1:abc,eu-west-1:ab; the "
+                 "first is the default. Kept until others are given")
+      ->check([](const std::string& text) {
+        auto parsed = parse_regions(text);
+        return parsed.ok() ? std::string() : parsed.error().message();
+      })
+      ->type_name("LIST");
   app.add_option("--log-level", options.log_level, "debug, info, warn or error")
       ->transform(CLI::CheckedTransformer(levels, CLI::ignore_case).description("debug|info|warn|error"));
   app.add_option("--stop-timeout", stop_seconds, "seconds a guest has for its shutdown on stop")
@@ -80,6 +90,7 @@ ParsedOptions parse_daemon_options(int argc, char** argv) {
   if (options.socket.empty()) options.socket = default_socket(options.state);
   options.socket = std::filesystem::absolute(options.socket, ignored);
   options.vmm = std::filesystem::absolute(options.vmm, ignored);
+  if (!regions.empty()) options.regions = parse_regions(regions).value();
   if (vpc != "auto") options.vpc = parse_vpc(vpc).value();
   options.stop_timeout = std::chrono::seconds(stop_seconds);
   options.terminate_timeout = std::chrono::seconds(terminate_seconds);

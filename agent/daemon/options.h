@@ -6,8 +6,10 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "agent/daemon/host_network.h"
+#include "agent/daemon/regions_record.h"
 #include "base/log.h"
 #include "net/address.h"
 
@@ -31,6 +33,8 @@ struct DaemonOptions {
   NetworkChoice network = NetworkChoice::kHost;
   /// The range of the VPC; nullopt: the one it has, or one that is free.
   std::optional<net::Ipv4Prefix> vpc;
+  /// nullopt: those it has.
+  std::optional<std::vector<WantedRegion>> regions;
   LogLevel log_level = LogLevel::kInfo;
   bool without_kvm = false;
   std::chrono::seconds stop_timeout{60};

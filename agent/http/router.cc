@@ -86,7 +86,10 @@ Answer<HttpReply> Router::route(const HttpRequest& request) {
   Caller caller{.region =
                     request.region.empty() ? std::string(cloud_.places().default_region()) : request.region};
   if (cloud_.places().region(caller.region) == nullptr) {
-    return api_error(ApiCode::kInvalidParameterValue, "Invalid region: [{}]", caller.region);
+    std::vector<std::string> names;
+    for (const RegionPlace& region : cloud_.places().regions()) names.push_back(region.name);
+    return api_error(ApiCode::kInvalidParameterValue, "Invalid region: [{}]; this cloud has {}",
+                     caller.region, fmt::join(names, ", "));
   }
   std::string path = path_of(request);
   if (request.method == "GET" && path == "/status") {

@@ -205,6 +205,30 @@ TEST_F(HostTest, ARangeCanBeChosenOnce) {
   EXPECT_FALSE(std::filesystem::exists(folder_.path() / "b")) << "nothing is left behind";
 }
 
+TEST_F(HostTest, RegionsAreAddedAndGoWhenTheyAreEmpty) {
+  EXPECT_EQ(run_daemon("a", {"--regions", "us-east-1:aa"}).status, 2);
+  start("a", {"--regions", "ap-south-1:ab"});
+  EXPECT_EQ(status("a")["regions"], Json::array({"ap-south-1"}));
+  EXPECT_THAT(bridges(), AllOf(HasSubstr(" 172.31.0.1/20"), HasSubstr(" 172.31.16.1/20"),
+                               Not(HasSubstr(" 172.31.32.1/20"))));
+  Json created =
+      parse_json(call("a", "CreateVolume", R"({"AvailabilityZone": "ap-south-1b", "Size": 1})")).value();
+  EXPECT_EQ(stop("a", SIGTERM), 0);
+
+  start("a", {"--regions", "us-east-1:a,ap-south-1:ab"});
+  EXPECT_EQ(status("a")["regions"], Json::array({"us-east-1", "ap-south-1"}));
+  EXPECT_THAT(call("a", "DescribeAvailabilityZones", "{}"), HasSubstr("use1-az1"))
+      << "the first is the default";
+  EXPECT_THAT(bridges(), HasSubstr(" 172.31.32.1/20"));
+  EXPECT_EQ(stop("a", SIGTERM), 0);
+
+  Ended ended = run_daemon("a", {"--regions", "us-east-1:a,ap-south-1:a"});
+  EXPECT_EQ(ended.status, 1);
+  EXPECT_THAT(ended.err, HasSubstr(created["VolumeId"].get<std::string>() + " is still in ap-south-1b"));
+  start("a");
+  EXPECT_EQ(status("a")["regions"], Json::array({"us-east-1", "ap-south-1"})) << "kept";
+}
+
 TEST_F(HostTest, ARangeThatSomebodyTookSinceIsTold) {
   start("a");
   EXPECT_EQ(stop("a", SIGTERM), 0);

@@ -153,6 +153,15 @@ TEST(Places, AddressesOfASubnet) {
   EXPECT_EQ(subnets.size(), 6U);
 }
 
+TEST(Places, ShortNamesAreEc2s) {
+  EXPECT_EQ(short_name("us-east-1"), "use1");
+  EXPECT_EQ(short_name("eu-west-1"), "euw1");
+  EXPECT_EQ(short_name("ap-southeast-2"), "apse2");
+  EXPECT_EQ(short_name("ap-northeast-1"), "apne1");
+  EXPECT_EQ(short_name("ca-central-1"), "cac1");
+  EXPECT_EQ(short_name("us-gov-west-1"), "usgw1");
+}
+
 // ---- against EC2's own model ----
 
 std::string model_kind(const Json& shape) {
