@@ -66,8 +66,7 @@ void print_faults(const Json& task) {
 }  // namespace
 
 Result<int> volume_create_command(Api& api, const Shared& shared, const VolumeOptions& options) {
-  Json request{{"AvailabilityZone", TRY(zone_name(api, options.zone))},
-               {"ClientToken", new_id("cli")}};
+  Json request{{"AvailabilityZone", TRY(zone_name(api, options.zone))}, {"ClientToken", new_id("cli")}};
   if (!options.size.empty()) request["Size"] = TRY(gib_from(options.size));
   if (!options.from.empty()) request["SnapshotId"] = TRY(api.snapshot_id(options.from));
   if (options.size.empty() && options.from.empty())
