@@ -230,7 +230,12 @@ Result<Fabric> Fabric::open(FabricOptions options, std::vector<NicSpec> live) {
   bool fresh = !TRY(impl->anything_there());
   Status made = impl->reconcile(std::move(live));
   // What a first start cannot finish, it takes away again.
-  if (!made.ok() && fresh) (void)impl->remove_all().ok();
+  if (!made.ok() && fresh) {
+    if (Status removed = impl->remove_all(); !removed.ok()) {
+      LOG_WARNING("net {}: what a failed start made stays until the next one: {}", impl->options().tag,
+                  removed.error().message());
+    }
+  }
   if (!made.ok()) return made.error();
   return Fabric(std::move(impl));
 }

@@ -234,6 +234,7 @@ TEST_F(FabricChangeTest, AHostWithoutTun) {
 }
 
 TEST_F(FabricChangeTest, AFirstStartThatFailsHalfWayLeavesNothing) {
+  make_outside();
   std::string before = everything();
   EXPECT_EQ(with_own_mounts([&] {
               const char* settings = "/proc/sys/net";

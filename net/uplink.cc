@@ -70,7 +70,8 @@ Status switch_off(Netlink& netlink, const std::string& tag, const std::vector<st
     if (mark && mark->tag != tag) needed.insert(mark->forwarding.begin(), mark->forwarding.end());
   }
   for (const std::string& name : changed) {
-    if (there.contains(name) && !needed.contains(name)) TRY(write_ipv4_setting(name, "forwarding", 0));
+    if (!there.contains(name) || needed.contains(name)) continue;
+    if (TRY(read_ipv4_setting(name, "forwarding")) != 0) TRY(write_ipv4_setting(name, "forwarding", 0));
   }
   return {};
 }
