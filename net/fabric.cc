@@ -106,15 +106,13 @@ const Zone* Fabric::Impl::zone(std::string_view name) const {
 }
 
 Status Fabric::Impl::check_names(const std::vector<LinkInfo>& links) {
+  // Any with the tag, not the zones' alone: the tables of that tag would be another cloud's too.
   for (const LinkInfo& link : links) {
-    for (const Zone& zone : zones_) {
-      if (link.name != zone.bridge || ours(link)) continue;
-      return make_error(
-          ErrorCode::kExists,
-          "there is an interface named {} that this cloud did not make: rename or remove it, or "
-          "give the cloud another tag than {}",
-          link.name, options_.tag);
-    }
+    if (!is_strangers(identity(), link)) continue;
+    return make_error(ErrorCode::kExists,
+                      "there is an interface named {} that this cloud did not make: rename or remove it, or "
+                      "give the cloud another tag than {}",
+                      link.name, options_.tag);
   }
   return {};
 }
