@@ -15,6 +15,7 @@ namespace {
 
 std::atomic<LogLevel> threshold{LogLevel::kInfo};
 std::unique_ptr<LogLimiter> budget;
+std::unique_ptr<LogLimiter> error_budget;
 std::atomic<uint64_t> left_out{0};
 
 constexpr size_t kMaxLine = 4096;
@@ -42,7 +43,8 @@ bool log_enabled(LogLevel level) {
 }
 
 void log_line(LogLevel level, std::string_view text) {
-  if (budget != nullptr && !budget->allow()) {
+  LogLimiter* limiter = level == LogLevel::kError ? error_budget.get() : budget.get();
+  if (limiter != nullptr && !limiter->allow()) {
     left_out.fetch_add(1, std::memory_order_relaxed);
     return;
   }
@@ -72,12 +74,11 @@ void log_line(LogLevel level, std::string_view text) {
 
 void set_log_budget(unsigned lines, std::chrono::milliseconds interval) {
   budget = std::make_unique<LogLimiter>(interval, lines);
+  error_budget = std::make_unique<LogLimiter>(interval, lines);
 }
 
-bool LogLimiter::allow() {
-  int64_t now = std::chrono::duration_cast<std::chrono::milliseconds>(
-                    std::chrono::steady_clock::now().time_since_epoch())
-                    .count();
+bool LogLimiter::allow(std::chrono::steady_clock::time_point time) {
+  int64_t now = std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
   int64_t paid = paid_until_ms_.load(std::memory_order_relaxed);
   while (paid <= now + ahead_.count()) {
     int64_t next = std::max(paid, now) + interval_.count();

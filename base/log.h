@@ -21,7 +21,8 @@ bool log_enabled(LogLevel level);
 void log_line(LogLevel level, std::string_view text);
 
 /// For a process that a guest can make say things: at most so many lines at once, and one more every interval.
-/// What is left out is counted in the next line. Before other threads log.
+/// Errors have as much again of their own, which nothing else uses up. What is left out is counted in the next line.
+/// Before other threads log.
 void set_log_budget(unsigned lines, std::chrono::milliseconds interval);
 
 /// Lets through `burst` at once and one more every interval, for lines that a guest can cause. Thread-safe.
@@ -29,7 +30,8 @@ class LogLimiter {
  public:
   explicit LogLimiter(std::chrono::milliseconds interval = std::chrono::seconds(10), unsigned burst = 1)
       : interval_(interval), ahead_(interval * (burst - 1)) {}
-  bool allow();
+  bool allow() { return allow(std::chrono::steady_clock::now()); }
+  bool allow(std::chrono::steady_clock::time_point time);
 
  private:
   std::chrono::milliseconds interval_;

@@ -106,15 +106,13 @@ const Zone* Fabric::Impl::zone(std::string_view name) const {
 }
 
 Status Fabric::Impl::check_names(const std::vector<LinkInfo>& links) {
+  // Any with the tag, not the zones' alone: the tables of that tag would be another cloud's too.
   for (const LinkInfo& link : links) {
-    for (const Zone& zone : zones_) {
-      if (link.name != zone.bridge || ours(link)) continue;
-      return make_error(
-          ErrorCode::kExists,
-          "there is an interface named {} that this cloud did not make: rename or remove it, or "
-          "give the cloud another tag than {}",
-          link.name, options_.tag);
-    }
+    if (!is_strangers(identity(), link)) continue;
+    return make_error(ErrorCode::kExists,
+                      "there is an interface named {} that this cloud did not make: rename or remove it, or "
+                      "give the cloud another tag than {}",
+                      link.name, options_.tag);
   }
   return {};
 }
@@ -230,7 +228,12 @@ Result<Fabric> Fabric::open(FabricOptions options, std::vector<NicSpec> live) {
   bool fresh = !TRY(impl->anything_there());
   Status made = impl->reconcile(std::move(live));
   // What a first start cannot finish, it takes away again.
-  if (!made.ok() && fresh) (void)impl->remove_all().ok();
+  if (!made.ok() && fresh) {
+    if (Status removed = impl->remove_all(); !removed.ok()) {
+      LOG_WARNING("net {}: what a failed start made stays until the next one: {}", impl->options().tag,
+                  removed.error().message());
+    }
+  }
   if (!made.ok()) return made.error();
   return Fabric(std::move(impl));
 }

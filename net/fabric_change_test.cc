@@ -16,6 +16,7 @@
 #include "net/fabric.h"
 #include "net/names.h"
 #include "net/netlink.h"
+#include "net/tap.h"
 #include "net/testing/world.h"
 #include "net/watch.h"
 
@@ -92,6 +93,38 @@ TEST_F(FabricChangeTest, ATagThatAnotherCloudHasIsNotTaken) {
       "the cloud another tag than han0");
   EXPECT_TRUE(there(guest.nic().tap)) << "nobody but its own cloud removes a tap";
   EXPECT_TRUE(guest.resolve(ip("172.31.0.1")));
+}
+
+// The tables are named by the tag alone: the second cloud would replace the first one's rules.
+TEST_F(FabricChangeTest, ATagIsTakenWhateverTheZonesAreNamed) {
+  Fabric first = open(options_of("/a"));
+  FabricOptions other = options_of("/b", 30);
+  other.zones[0].label = "x";
+  other.zones[1].label = "y";
+  std::string before = everything();
+  EXPECT_THAT(message_of(Fabric::open(other)), HasSubstr("that this cloud did not make"));
+  EXPECT_EQ(everything(), before);
+}
+
+TEST_F(FabricChangeTest, ATagIsTakenByATapToo) {
+  UniqueFd tap = create_tap("t-han0-12345678").value();
+  Netlink netlink = Netlink::open().value();
+  netlink.set_alias(netlink.link("t-han0-12345678").value()->index, Mark{"han0", {}, "/a"}.text()).value();
+  EXPECT_THAT(message_of(Fabric::open(options_of("/b"))),
+              HasSubstr("an interface named t-han0-12345678 that this cloud did not make"));
+  EXPECT_EQ(message_of(Fabric::open(options_of("/a"))), "opened");
+}
+
+// A bridge of the other cloud that was renamed: its record still counts.
+TEST_F(FabricChangeTest, AnUplinkThatAnotherCloudOfTheTagNeedsStaysOn) {
+  make_outside();
+  Netlink netlink = Netlink::open().value();
+  ASSERT_TRUE(netlink.create_bridge("renamed", bridge_mac("renamed", "/b")).ok());
+  netlink.set_alias(netlink.link("renamed").value()->index, Mark{"han0", {"eth0"}, "/b"}.text()).value();
+  run({"sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/forwarding"});
+  Fabric first = open(options_of("/a"));
+  ASSERT_TRUE(first.remove_all().ok());
+  EXPECT_EQ(run({"cat", "/proc/sys/net/ipv4/conf/eth0/forwarding"}), "1\n");
 }
 
 TEST_F(FabricChangeTest, ABridgeThatGotNoMarkYetHasAnOwnerToo) {
@@ -234,6 +267,7 @@ TEST_F(FabricChangeTest, AHostWithoutTun) {
 }
 
 TEST_F(FabricChangeTest, AFirstStartThatFailsHalfWayLeavesNothing) {
+  make_outside();
   std::string before = everything();
   EXPECT_EQ(with_own_mounts([&] {
               const char* settings = "/proc/sys/net";

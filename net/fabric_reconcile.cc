@@ -92,7 +92,7 @@ Status Fabric::Impl::reconcile(std::vector<NicSpec> live) {
                         [&](const LinkInfo& link) { return our_tap(link) && link.name == nic.tap; });
   });
   UplinkPlan plan =
-      options_.mode == NetworkMode::kHost ? TRY(plan_uplinks(netlink_, options_.tag)) : UplinkPlan{};
+      options_.mode == NetworkMode::kHost ? TRY(plan_uplinks(netlink_, identity())) : UplinkPlan{};
   settled_ = false;
   uplinks_ = std::move(plan);
   TRY(remove_stale(links, live));
@@ -122,7 +122,7 @@ Result<bool> Fabric::Impl::rules_are_there() const {
 // What is to be switched on is recorded first, as everywhere.
 Status Fabric::Impl::refresh() {
   UplinkPlan plan =
-      options_.mode == NetworkMode::kHost ? TRY(plan_uplinks(netlink_, options_.tag)) : UplinkPlan{};
+      options_.mode == NetworkMode::kHost ? TRY(plan_uplinks(netlink_, identity())) : UplinkPlan{};
   if (plan.changed != uplinks_.changed || plan.guarded != uplinks_.guarded) settled_ = false;
   uplinks_ = std::move(plan);
   if (!settled_) {
@@ -159,7 +159,7 @@ Status Fabric::Impl::remove_all() {
       return std::move(removed).context(link.name);
     }
   }
-  TRY(switch_off(netlink_, options_.tag, {changed.begin(), changed.end()}));
+  TRY(switch_off(netlink_, identity(), {changed.begin(), changed.end()}));
   if (bridge != links.end()) TRY(netlink_.delete_link(bridge->index).context(bridge->name));
   std::string removal = TRY(compile_removal(options_.tag));
   TRY(nft_.apply(removal));

@@ -4,15 +4,9 @@
 #include <algorithm>
 
 #include "net/fabric.h"
-#include "net/names.h"
 
 namespace haneul::net {
 namespace {
-
-// Older marks have no owner.
-bool is_mark_of(const Identity& cloud, const Mark& mark) {
-  return mark.tag == cloud.tag && (mark.owner.empty() || mark.owner == cloud.owner);
-}
 
 bool is_bridge_by_name(const Identity& cloud, const LinkInfo& link) {
   return link.kind == "bridge" && link.name.starts_with(bridge_name(cloud.tag, ""));
@@ -23,6 +17,10 @@ bool is_tap_by_name(const Identity& cloud, const LinkInfo& link) {
 }
 
 }  // namespace
+
+bool is_mark_of(const Identity& cloud, const Mark& mark) {
+  return mark.tag == cloud.tag && (mark.owner.empty() || mark.owner == cloud.owner);
+}
 
 bool is_bridge_of(const Identity& cloud, const LinkInfo& link) {
   if (!is_bridge_by_name(cloud, link)) return false;

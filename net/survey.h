@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "net/address.h"
+#include "net/names.h"
 #include "net/netlink.h"
 
 namespace haneul::net {
@@ -18,6 +19,8 @@ struct Identity {
   std::string owner;  ///< owner_of(the state folder)
 };
 
+/// A mark of this cloud's. Old ones name no owner.
+bool is_mark_of(const Identity& cloud, const Mark& mark);
 /// A bridge of this cloud's: by its mark, or by its MAC if a crash came before the mark was written.
 bool is_bridge_of(const Identity& cloud, const LinkInfo& link);
 /// A tap of this cloud's, or one of this tag that has no mark yet.

@@ -5,7 +5,6 @@
 #include <map>
 #include <set>
 
-#include "net/names.h"
 #include "net/sysctl.h"
 
 namespace haneul::net {
@@ -18,7 +17,7 @@ Result<bool> host_routes() {
 
 }  // namespace
 
-Result<UplinkPlan> plan_uplinks(Netlink& netlink, const std::string& tag) {
+Result<UplinkPlan> plan_uplinks(Netlink& netlink, const Identity& cloud) {
   std::map<int, std::string> names;
   std::set<std::string> ours;
   std::set<std::string> others;
@@ -26,7 +25,7 @@ Result<UplinkPlan> plan_uplinks(Netlink& netlink, const std::string& tag) {
     names[link.index] = link.name;
     auto mark = link.kind == "bridge" ? Mark::parse(link.alias) : std::nullopt;
     if (!mark) continue;
-    auto& recorded = mark->tag == tag ? ours : others;
+    auto& recorded = is_mark_of(cloud, *mark) ? ours : others;
     recorded.insert(mark->forwarding.begin(), mark->forwarding.end());
   }
   std::set<std::string> uplinks;
@@ -60,17 +59,18 @@ Status switch_on(const UplinkPlan& plan) {
   return {};
 }
 
-Status switch_off(Netlink& netlink, const std::string& tag, const std::vector<std::string>& changed) {
+Status switch_off(Netlink& netlink, const Identity& cloud, const std::vector<std::string>& changed) {
   if (TRY(host_routes())) return {};
   std::set<std::string> needed;
   std::set<std::string> there;
   for (const LinkInfo& link : TRY(netlink.links())) {
     there.insert(link.name);
     auto mark = Mark::parse(link.alias);
-    if (mark && mark->tag != tag) needed.insert(mark->forwarding.begin(), mark->forwarding.end());
+    if (mark && !is_mark_of(cloud, *mark)) needed.insert(mark->forwarding.begin(), mark->forwarding.end());
   }
   for (const std::string& name : changed) {
-    if (there.contains(name) && !needed.contains(name)) TRY(write_ipv4_setting(name, "forwarding", 0));
+    if (!there.contains(name) || needed.contains(name)) continue;
+    if (TRY(read_ipv4_setting(name, "forwarding")) != 0) TRY(write_ipv4_setting(name, "forwarding", 0));
   }
   return {};
 }

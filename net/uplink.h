@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "net/netlink.h"
+#include "net/survey.h"
 
 namespace haneul::net {
 
@@ -24,12 +25,12 @@ struct UplinkPlan {
   bool none = false;
 };
 
-/// What is to be switched on, for the cloud of this tag. Reads only.
-Result<UplinkPlan> plan_uplinks(Netlink& netlink, const std::string& tag);
+/// What is to be switched on, for this cloud. Reads only.
+Result<UplinkPlan> plan_uplinks(Netlink& netlink, const Identity& cloud);
 Status switch_on(const UplinkPlan& plan);
 
 /// Switches off again what the plan changed, except where another cloud relies on it or the host itself
 /// routes by now.
-Status switch_off(Netlink& netlink, const std::string& tag, const std::vector<std::string>& changed);
+Status switch_off(Netlink& netlink, const Identity& cloud, const std::vector<std::string>& changed);
 
 }  // namespace haneul::net

@@ -139,6 +139,8 @@ Status Runner::press_power_button() {
 }
 
 Status Runner::reset() {
+  // The next machine is as new as a reset would make it, and has its life before it.
+  if (between_lives_) return {};
   machine_->end(End{EndReason::kReset, "asked for"});
   return {};
 }
@@ -181,7 +183,8 @@ Status Runner::attach_disk(launch::Disk disk) {
 }
 
 Status Runner::detach_disk(const std::string& id, bool force) {
-  TRY(machine_->detach_disk(id, force));
+  // No guest is there to let go of it.
+  TRY(machine_->detach_disk(id, force || between_lives_));
   leaving_.insert(id);
   forget_detached();
   return {};

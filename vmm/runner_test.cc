@@ -92,6 +92,7 @@ class RunnerTest : public ::testing::Test {
   /// The control thread does this in so many milliseconds.
   void after(milliseconds time, std::function<void()> what) {
     todo_ = std::move(what);
+    if (timer_.joinable()) timer_.join();
     timer_ = std::thread([this, time] {
       std::this_thread::sleep_for(time);
       work_.signal();
@@ -190,6 +191,41 @@ TEST_F(RunnerTest, AGuestThatResetsItselfInALoopIsHeldBack) {
   auto seconds = std::chrono::duration_cast<std::chrono::seconds>(steady_clock::now() - begin).count();
   EXPECT_GE(lives(), 15u);
   EXPECT_LE(lives(), 17u + static_cast<size_t>(seconds));
+}
+
+// The next machine is built already then; ending it would cost it its life, and the one after that a second more.
+TEST_F(RunnerTest, ResetsBetweenLivesDoNotKeepTheGuestFromRunning) {
+  make("reset");
+  auto deadline = steady_clock::now() + std::chrono::seconds(20);
+  std::function<void()> ask = [&] {
+    if (lives() >= 18 || steady_clock::now() > deadline) {
+      EXPECT_TRUE(runner_->shut_down().ok());
+      return;
+    }
+    EXPECT_TRUE(runner_->reset().ok());
+    after(milliseconds(100), ask);
+  };
+  when("!!!!!!!!!!!!!!!", ask);
+  EXPECT_EQ(runner_->run().value().reason, EndReason::kStopped);
+  EXPECT_GE(lives(), 18u);
+}
+
+TEST_F(RunnerTest, ADiskLeavesAtOnceWhileNoGuestRuns) {
+  launch::Disk disk;
+  disk.id = "vol-1";
+  disk.file = open_file(folder_.disk("disk", 1_MiB), O_RDWR).value();
+  config_.machine.disks.push_back(std::move(disk));
+  make("reset");
+  std::function<void()> ask = [&] {
+    const Machine& machine = runner_->machine();
+    if (machine.outcome() || machine.vcpus()[0]->exits().total() != 0) return after(milliseconds(20), ask);
+    EXPECT_TRUE(runner_->detach_disk("vol-1", false).ok());
+    EXPECT_TRUE(runner_->reset().ok());
+    EXPECT_TRUE(runner_->disk_ids().empty());
+    EXPECT_TRUE(runner_->shut_down().ok());
+  };
+  when("!!!!!!!!!!!!!!!", [&] { after(milliseconds(100), ask); });
+  EXPECT_EQ(runner_->run().value().reason, EndReason::kStopped);
 }
 
 TEST_F(RunnerTest, TheGuestRunsOnlyIfAllItsVcpusCan) {

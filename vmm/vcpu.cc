@@ -124,15 +124,16 @@ bool Vcpu::run_once() {
   return false;
 }
 
-// KVM says "again" to a vCPU that was woken while it waits to be started. It also says so, each time, where it
-// cannot start the thread of its own that it wants for a machine.
+// KVM says "again" to a vCPU that was woken while it waits to be started, and over and over to one that has an NMI
+// pending by then, for as long as the guest likes. It also says so, each time and to every vCPU, where it cannot start
+// the thread of its own that it wants for a machine. The first vCPU never waits to be started and tells the two apart.
 bool Vcpu::is_stuck() {
   constexpr unsigned kFreeTries = 3;
   constexpr unsigned kTries = 1000;
   auto now = std::chrono::steady_clock::now();
   if (now - last_refusal_ > std::chrono::milliseconds(100)) refusals_ = 0;
   last_refusal_ = now;
-  if (++refusals_ > kTries) {
+  if (++refusals_ > kTries && index_ == 0) {
     errno = EAGAIN;
     return true;
   }

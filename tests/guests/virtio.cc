@@ -144,7 +144,9 @@ void VirtioDevice::set_up_queue(uint16_t index, Queue& queue, uint16_t size) {
 
 void VirtioDevice::go() {
   write_mmio<uint8_t>(common_ + 20, 15);
-  if ((status() & 0x40) != 0) fail("the device needs a reset");
+  uint8_t now = status();
+  // All ones: it was taken away meanwhile.
+  if (now != 0xff && (now & 0x40) != 0) fail("the device needs a reset");
 }
 
 void VirtioDevice::use_msix(uint16_t queue) {

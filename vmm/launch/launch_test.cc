@@ -176,21 +176,22 @@ TEST_F(LaunchTest, AnAttachedDiskOutlivesAReset) {
   // The last of the three stays: the detached ones of the same name must not be taken for it.
   for (int i = 0; i < 3; ++i) {
     if (i > 0) {
-      ASSERT_TRUE(vmm.detach_disk("vol-data", true).ok());
+      ASSERT_TRUE(vmm.detach_disk("vol-data", true).ok()) << log() << console();
     }
     Disk disk;
     disk.id = "vol-data";
     disk.file = again("data");
     Status attached = vmm.attach_disk(std::move(disk));
-    ASSERT_TRUE(attached.ok()) << i << ": " << attached.error().message();
+    ASSERT_TRUE(attached.ok()) << i << ": " << attached.error().message() << log() << console();
   }
   Status reset = vmm.reset();
   ASSERT_TRUE(reset.ok()) << reset.error().message() << log() << console();
   EXPECT_TRUE(eventually([&] {
     std::string text = console();
     return text.find("ready\n", text.find("ready\n") + 1) != std::string::npos;
-  })) << log();
-  EXPECT_THAT(vmm.disk_ids().value(), ::testing::ElementsAre("vol-data"));
+  })) << log()
+      << console();
+  EXPECT_THAT(vmm.disk_ids().value(), ::testing::ElementsAre("vol-data")) << log() << console();
 }
 
 TEST_F(LaunchTest, ShutsDownWhenAsked) {
