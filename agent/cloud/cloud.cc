@@ -151,23 +151,30 @@ Json Cloud::summary() {
   return Json{{"instances", states}, {"images", images}, {"warnings", network_.warnings()}};
 }
 
+namespace {
+
+Answer<void> expect_machine(const InstanceRecord& instance) {
+  if (instance.pid > 0) return {};
+  // Between the two machines of a reboot there is none.
+  if (instance.state == name(State::kRunning))
+    return api_error(ApiCode::kUnavailable, "The instance '{}' is being rebooted", instance.id);
+  return api_error(ApiCode::kIncorrectInstanceState, "The instance '{}' is not running, but {}", instance.id,
+                   instance.state);
+}
+
+}  // namespace
+
 Answer<std::filesystem::path> Cloud::console_socket(const Caller& caller, const std::string& instance_id) {
   std::scoped_lock lock(model_.mutex());
   auto found = TRY(find_instances(caller, {instance_id}));
-  if (found[0].pid <= 0) {
-    return api_error(ApiCode::kIncorrectInstanceState, "The instance '{}' is not running, but {}",
-                     instance_id, found[0].state);
-  }
+  TRY(expect_machine(found[0]));
   return options_.keeper.layout.console_socket(instance_id);
 }
 
 Answer<std::string> Cloud::instance_address(const Caller& caller, const std::string& instance_id) {
   std::scoped_lock lock(model_.mutex());
   auto found = TRY(find_instances(caller, {instance_id}));
-  if (found[0].pid <= 0) {
-    return api_error(ApiCode::kIncorrectInstanceState, "The instance '{}' is not running, but {}",
-                     instance_id, found[0].state);
-  }
+  TRY(expect_machine(found[0]));
   return found[0].address;
 }
 
