@@ -59,6 +59,7 @@ std::optional<launch::Process> Keeper::find_again(InstanceRecord instance) {
 void Keeper::clear(const InstanceRecord& instance) {
   Status cleared = machines_.clear(instance.uuid);
   if (!cleared.ok()) LOG_ERROR("{}: {}", instance.id, cleared.error().message());
+  machines_.gone(instance.id);
 }
 
 void Keeper::resume(const InstanceRecord& instance) {

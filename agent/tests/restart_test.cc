@@ -62,6 +62,24 @@ TEST_F(RestartTest, TheNameServerIsAskedForAtEveryStart) {
   EXPECT_EQ(asked, 2);
 }
 
+// It has no machine then, and is running all the same: whoever wants to reach it may wait.
+TEST_F(RestartTest, BetweenItsMachinesARebootedInstanceIsNotRefused) {
+  std::string id;
+  std::string said;
+  world_.keeper.name_server = [&] {
+    if (id.empty()) return std::string();
+    auto address = world_.cloud->instance_address({world_.region}, id);
+    said = address.ok() ? *address
+                        : fmt::format("{} {}", name(address.error().code()), address.error().message());
+    return std::string();
+  };
+  world_.restart();
+  id = run();
+  world_.call("RebootInstances", ids(id));
+  ASSERT_TRUE(World::eventually([&] { return world_.machines->launches == 2; }));
+  EXPECT_EQ(said, fmt::format("Unavailable The instance '{}' is being rebooted", id));
+}
+
 TEST_F(RestartTest, ARebootThatEndsWhileTheDaemonStartsGoesOn) {
   auto [id, before] = run_and_reboot();
   world_.stop();
@@ -148,7 +166,9 @@ TEST_F(RestartTest, AVmmThatAFullDiskKeptFromBeingRecordedIsFound) {
   ASSERT_TRUE(World::eventually([&] { return world_.machines->launches == 2; }));
   world_.cloud->wait_idle();
   ASSERT_EQ(world_.record(id).pid, before) << "the disk knows nothing of it";
+  const int gone = world_.machines->told_gone;
   world_.restart();
+  EXPECT_EQ(world_.machines->told_gone, gone + 1) << "its cgroup goes";
   EXPECT_TRUE(world_.becomes(id, "stopped"));
   world_.cloud->wait_idle();
   EXPECT_THAT(world_.machines->processes(), IsEmpty());

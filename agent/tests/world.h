@@ -27,7 +27,7 @@ class FakeMachines : public Machines {
   void kill(const launch::Process& process) override;
   Status clear(const std::string& uuid) override;
   launch::Ending ending(int status_fd) override;
-  void gone(const std::string&) override {}
+  void gone(const std::string&) override { ++told_gone; }
   Result<UniqueFd> open_kvm() override;
   launch::Jail jail(unsigned) override { return {}; }
 
@@ -59,6 +59,7 @@ class FakeMachines : public Machines {
   std::atomic<int> pushes{0};
   std::atomic<int> launches{0};
   std::atomic<int> resets{0};
+  std::atomic<int> told_gone{0};
 
  private:
   std::string marker(const std::string& uuid) const;
