@@ -64,6 +64,8 @@ Status HostNetwork::reconcile(const std::vector<NicPlan>& live) {
   if (fabric_) {
     TRY(fabric_->reconcile(std::move(specs)));
   } else {
+    // Before anything is looked at: what changes from here on is told.
+    changes_ = TRY(net::Watch::open());
     fabric_ = TRY(net::Fabric::open(fabric_options(), std::move(specs)));
     TRY(start_watching());
   }
@@ -74,7 +76,6 @@ Status HostNetwork::reconcile(const std::vector<NicPlan>& live) {
 // ---- a host that changes ----
 
 Status HostNetwork::start_watching() {
-  changes_ = TRY(net::Watch::open());
   stop_ = TRY(EventFd::create());
   watching_ = std::thread([this] { watch(); });
   return {};
