@@ -14,6 +14,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -74,9 +75,8 @@ Result<std::string> choose_tag(const std::filesystem::path& state_folder, const 
 /// Empty: nobody.
 Result<std::string> range_user(const std::string& tag, const std::filesystem::path& state_folder,
                                const Ipv4Prefix& range);
-/// Held by who looks for a free tag and range, until its bridges are there: one at a time in a network. kTimeout
-/// after 30 s.
-Result<UniqueFd> lock_network();
+/// Held by who looks for a free tag and range, until its bridges are there: one at a time in a network. kTimeout.
+Result<UniqueFd> lock_network(std::chrono::seconds patience = std::chrono::seconds(30));
 
 class Fabric {
  public:

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -13,6 +14,7 @@
 #include <fstream>
 #include <thread>
 
+#include "base/file.h"
 #include "net/fabric.h"
 #include "net/names.h"
 #include "net/netlink.h"
@@ -62,6 +64,12 @@ bool told(Watch& watch) {
   bool changed = ::poll(&wait, 1, 5000) > 0;
   watch.drain();
   return changed;
+}
+
+/// Root, and not the one of a user namespace that the test made for itself.
+bool really_root() {
+  struct stat run {};
+  return ::geteuid() == 0 && ::stat("/run", &run) == 0 && run.st_uid == 0;
 }
 
 /// Runs the work in a child with mounts of its own, and returns its exit code.
@@ -164,6 +172,36 @@ TEST_F(FabricChangeTest, OneCloudAtATimeLooksForAPlace) {
   first.reset();
   second.join();
   EXPECT_TRUE(entered);
+}
+
+TEST_F(FabricChangeTest, WhoWaitsInVainForAPlaceIsToldForWhat) {
+  UniqueFd held = lock_network().value();
+  const char* file = really_root() ? "/run/haneul-network.lock" : "/proc/thread-self/ns/net";
+  auto refused = lock_network(std::chrono::seconds(0));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code(), ErrorCode::kTimeout);
+  EXPECT_EQ(refused.error().message(),
+            fmt::format("another cloud has been starting on this host for more than 0 s: start again when it "
+                        "is done, or end the process that holds {} locked",
+                        file));
+  std::thread([] {
+    ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
+    EXPECT_TRUE(lock_network(std::chrono::seconds(0)).ok()) << "another network";
+  }).join();
+}
+
+TEST_F(FabricChangeTest, AnotherUserCannotKeepRootFromStarting) {
+  if (!really_root()) GTEST_SKIP() << "not root";
+  { UniqueFd once = lock_network().value(); }
+  // All that such a user can open.
+  UniqueFd network = open_file("/proc/thread-self/ns/net", O_RDONLY).value();
+  ASSERT_EQ(::flock(network.get(), LOCK_EX | LOCK_NB), 0);
+  EXPECT_TRUE(lock_network(std::chrono::seconds(0)).ok());
+  struct stat file {};
+  ASSERT_EQ(::lstat("/run/haneul-network.lock", &file), 0);
+  EXPECT_TRUE(S_ISREG(file.st_mode));
+  EXPECT_EQ(file.st_mode & 0777, 0600u);
+  EXPECT_EQ(file.st_uid, 0u);
 }
 
 TEST_F(FabricChangeTest, FlushedRulesAreNoticedAndComeBack) {

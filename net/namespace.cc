@@ -44,6 +44,19 @@ Status map_own_ids(uid_t uid, gid_t gid) {
   return write_proc("/proc/self/gid_map", fmt::format("{} {} 1", gid, gid));
 }
 
+/// Not so in a user namespace whose root is nobody outside: /run is not its own.
+bool root_alone_writes_run() {
+  struct stat run {};
+  return ::geteuid() == 0 && ::stat("/run", &run) == 0 && run.st_uid == 0 &&
+         (run.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+Result<ino_t> inode_of(int fd) {
+  struct stat file {};
+  if (::fstat(fd, &file) != 0) return errno_error("fstat");
+  return file.st_ino;
+}
+
 Result<bool> same_namespace(const std::string& ours, const std::string& theirs) {
   struct stat a {};
   struct stat b {};
@@ -70,20 +83,38 @@ Status enter_private_namespace() {
   return netlink.set_up(lo->index);
 }
 
-// The namespace's own file is locked: it is there exactly as long as the network is.
-Result<UniqueFd> lock_network() {
-  constexpr auto kPatience = std::chrono::seconds(30);
-  UniqueFd network = TRY(open_file("/proc/thread-self/ns/net", O_RDONLY));
-  auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (::flock(network.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return errno_error("locking this network");
+// Any user of the network could hold its own file locked for ever. Root's lock is where nobody else can hold or plant
+// it: a byte for each network, so that those of several do not wait for each other.
+Result<UniqueFd> lock_network(std::chrono::seconds patience) {
+  constexpr const char* kNetwork = "/proc/thread-self/ns/net";
+  constexpr const char* kRootsLock = "/run/haneul-network.lock";
+  UniqueFd network = TRY(open_file(kNetwork, O_RDONLY));
+  const bool roots = root_alone_writes_run();
+  const char* path = roots ? kRootsLock : kNetwork;
+  UniqueFd file = roots ? TRY(open_file(path, O_RDWR | O_CREAT | O_NOFOLLOW)) : std::move(network);
+  struct flock range {};
+  range.l_type = F_WRLCK;
+  range.l_whence = SEEK_SET;
+  range.l_len = 1;
+  if (roots) range.l_start = static_cast<off_t>(TRY(inode_of(network.get())));
+
+  auto deadline = std::chrono::steady_clock::now() + patience;
+  auto lock = [&] {
+    return roots ? ::fcntl(file.get(), F_OFD_SETLK, &range) : ::flock(file.get(), LOCK_EX | LOCK_NB);
+  };
+  while (lock() != 0) {
+    // One of the two says EACCES or EAGAIN.
+    if (errno != EWOULDBLOCK && errno != EACCES) return errno_error("locking {}", path);
     if (std::chrono::steady_clock::now() > deadline) {
-      return make_error(ErrorCode::kTimeout,
-                        "another cloud has been starting on this host for more than {} s", kPatience.count());
+      return make_error(
+          ErrorCode::kTimeout,
+          "another cloud has been starting on this host for more than {} s: start again when it "
+          "is done, or end the process that holds {} locked",
+          patience.count(), path);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  return network;
+  return file;
 }
 
 Status enter_namespace_of(pid_t pid) {

@@ -77,7 +77,7 @@ int give_up(const Options& options, const Error& error, int status) {
 }
 
 int run(Options options) {
-  // Whatever a guest does, and however often it starts over, its log grows by a line every ten seconds, and as many errors.
+  // Whatever a guest does, and however often it starts over, its log grows by a line in ten seconds, and an error.
   set_log_budget(50, std::chrono::seconds(10));
   auto kvm = options.kvm ? Kvm::from_fd(std::move(options.kvm)) : Kvm::open();
   if (!kvm.ok()) return give_up(options, kvm.error(), kExitNoKvm);

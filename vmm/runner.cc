@@ -210,6 +210,14 @@ void Runner::push_layers(std::vector<launch::VmmClient::PushLayer> pushes, PushR
   begin_next_push();
 }
 
+bool Runner::is_pushing(std::string_view disk) const {
+  auto names = [disk](const std::vector<launch::VmmClient::PushLayer>& pushes) {
+    return std::any_of(pushes.begin(), pushes.end(), [disk](const auto& push) { return push.disk == disk; });
+  };
+  return names(pushes_) || std::any_of(push_queue_.begin(), push_queue_.end(),
+                                       [&](const QueuedPush& queued) { return names(queued.pushes); });
+}
+
 void Runner::begin_next_push() {
   while (!push_reply_ && !push_queue_.empty()) {
     QueuedPush next = std::move(push_queue_.front());

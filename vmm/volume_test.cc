@@ -148,6 +148,44 @@ TEST_F(VolumeTest, WhatIsNoVolumeHasNoSnapshots) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "new"));
 }
 
+TEST_F(VolumeTest, ASnapshotThatFailsLeavesNoFile) {
+  { auto first = Vm::launch(config("spin", {disk("top0")})).value(); }
+  VmDisk fixed = disk("top0");
+  fixed.read_only = true;
+  auto vm = Vm::launch(config("spin", {fixed})).value();
+  auto refused = vm.snapshot_disk("vol-1", path("top", 1));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().message(), "a volume that is open for reading only keeps its layers");
+  EXPECT_FALSE(std::filesystem::exists(path("top", 1)));
+
+  std::string theirs = folder_.file("theirs", "not ours");
+  EXPECT_FALSE(vm.snapshot_disk("vol-1", theirs).ok());
+  EXPECT_EQ(read_file(theirs).value(), "not ours");
+}
+
+TEST_F(VolumeTest, OneSnapshotOfADiskAtATime) {
+  auto vm = Vm::launch(config("block requests=1000 check=1 stay=1", {disk("top0")})).value();
+  std::atomic<int> taken = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 10; ++i) {
+        std::string file = folder_ / fmt::format("snapshot{}-{}", t, i);
+        auto stalled = vm.snapshot_disk("vol-1", file);
+        EXPECT_EQ(std::filesystem::exists(file), stalled.ok());
+        if (stalled.ok()) ++taken;
+        if (stalled.ok()) continue;
+        EXPECT_EQ(stalled.error().code(), ErrorCode::kBusy) << stalled.error().message();
+        EXPECT_EQ(stalled.error().message(),
+                  "another snapshot of the disk vol-1 is under way: wait for its end");
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_GT(taken, 0);
+  EXPECT_TRUE(vm.wait_for_console("verified=4096000\n", kPatience).ok());
+}
+
 /// A process as the daemon starts it.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kSanitized = true;

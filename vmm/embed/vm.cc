@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -53,18 +54,37 @@ Result<launch::Disk> open_disk(const VmDisk& from) {
   return disk;
 }
 
+const launch::Disk* find_disk(const vmm::Runner& runner, const std::string& id) {
+  const auto& disks = runner.config().machine.disks;
+  auto disk = std::find_if(disks.begin(), disks.end(), [&id](const launch::Disk& d) { return d.id == id; });
+  return disk == disks.end() ? nullptr : &*disk;
+}
+
 /// An empty layer in a new file, to be put on the disk's top.
 Result<launch::VmmClient::PushLayer> next_layer(const vmm::Runner& runner, const std::string& id,
                                                 const std::string& path) {
-  const auto& disks = runner.config().machine.disks;
-  auto disk = std::find_if(disks.begin(), disks.end(), [&id](const launch::Disk& d) { return d.id == id; });
-  if (disk == disks.end()) return make_error(ErrorCode::kNotFound, "no disk {} is attached", id);
+  const launch::Disk* disk = find_disk(runner, id);
+  if (disk == nullptr) return make_error(ErrorCode::kNotFound, "no disk {} is attached", id);
   if (disk->layers.empty())
     return make_error(ErrorCode::kInvalidArgument, "the disk {} is not copy-on-write", id);
+  // The new layer would stand on one that is not the top any more.
+  if (runner.is_pushing(id))
+    return make_error(ErrorCode::kBusy, "another snapshot of the disk {} is under way: wait for its end", id);
   storage::LayerInfo top = TRY(storage::read_layer_info(disk->layers.back().file.get()));
   UniqueFd file = TRY(open_file(path, O_RDWR | O_CREAT | O_EXCL));
-  TRY(make_layer(file.get(), top.id, top.size_bytes, 0));
+  Status made = make_layer(file.get(), top.id, top.size_bytes, 0);
+  if (!made.ok()) {
+    ::unlink(path.c_str());
+    return made.error();
+  }
   return launch::VmmClient::PushLayer{id, {std::move(file), std::nullopt}};
+}
+
+/// Takes a failed snapshot's file away, unless the disk stands on it all the same or is gone with it.
+void remove_unused_layer(const vmm::Runner& runner, const std::string& id, const std::string& path,
+                         size_t layers_before) {
+  const launch::Disk* disk = find_disk(runner, id);
+  if (disk != nullptr && disk->layers.size() == layers_before) ::unlink(path.c_str());
 }
 
 Result<vmm::RunnerConfig> runner_config(const VmConfig& from) {
@@ -322,8 +342,11 @@ Result<std::chrono::microseconds> Vm::snapshot_disk(std::string_view id, const s
   TRY(impl_->call([&](vmm::Runner& runner) -> Status {
     std::vector<launch::VmmClient::PushLayer> pushes;
     pushes.push_back(TRY(next_layer(runner, name, path)));
-    runner.push_layers(std::move(pushes),
-                       [promise](Outcome stalled) { promise->set_value(std::move(stalled)); });
+    size_t layers = find_disk(runner, name)->layers.size();
+    runner.push_layers(std::move(pushes), [promise, &runner, name, path, layers](Outcome stalled) {
+      if (!stalled.ok()) remove_unused_layer(runner, name, path, layers);
+      promise->set_value(std::move(stalled));
+    });
     return {};
   }));
   return outcome.get();

@@ -88,7 +88,8 @@ class Vm {
   Status resize_disk(std::string_view id, uint64_t size_bytes);
   std::vector<std::string> disk_ids() const;
   /// Of a copy-on-write disk: from now on its changes go to a new file, `path`, and what was there until now
-  /// never changes again. Returns when that is durable: how long the guest's changes were held back.
+  /// never changes again. Returns when that is durable: how long the guest's changes were held back. kBusy while
+  /// another snapshot of the disk is under way. One that fails leaves no file, except where the disk uses it already.
   Result<std::chrono::microseconds> snapshot_disk(std::string_view id, const std::string& path);
 
   /// Between pause() and resume() no vCPU runs, also not after a reset.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPUID that a guest sees: what KVM can virtualize, made consistent with the machine's topology (one
 // package, one thread a core), with the hypervisor bit (without which Linux ignores kvmclock) and a brand
-// that does not name the host, and without nested virtualization and performance counters. Intel SDM volume 2A, CPUID; AMD APM volume 3, appendix E.
+// that does not name the host, and without nested virtualization and performance counters.
+// Intel SDM volume 2A, CPUID; AMD APM volume 3, appendix E.
 #pragma once
 
 #include <vector>
