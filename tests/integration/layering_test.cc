@@ -47,7 +47,8 @@ bool is_source(const fs::path& path) {
 }
 
 bool is_test(const std::string& path) {
-  return path.ends_with("_test.cc") || path.find("/testing/") != std::string::npos;
+  return path.ends_with("_test.cc") || path.find("/testing/") != std::string::npos ||
+         path.find("/tests/") != std::string::npos;
 }
 
 std::vector<std::string> includes_of(const fs::path& file) {
