@@ -107,6 +107,7 @@ Result<int> terminate_command(Api& api, const Shared& shared, const ChangeOption
 Result<int> tag_command(Api& api, const Shared& shared, const std::string& resource,
                         const std::vector<std::string>& tags, bool remove);
 Result<int> type_list_command(Api& api, const Shared& shared);
+Result<int> zone_list_command(Api& api, const Shared& shared);
 
 // connect_commands.cc
 Result<int> console_command(Api& api, const Shared& shared, const std::string& instance, bool follow);

@@ -268,4 +268,26 @@ Result<int> type_list_command(Api& api, const Shared& shared) {
   return kCliOk;
 }
 
+// EC2's operation tells of one region.
+Result<int> zone_list_command(Api& api, const Shared& shared) {
+  Json regions = TRY(api.call("DescribeRegions", Json::object()))["Regions"];
+  Json zones = Json::array();
+  for (const Json& region : regions) {
+    Api there(api.socket(), text_of(region, "RegionName"));
+    Json reply = TRY(there.call("DescribeAvailabilityZones", Json::object()));
+    for (const Json& zone : reply["AvailabilityZones"]) zones.push_back(zone);
+  }
+  if (shared.json) {
+    print_json(Json{{"AvailabilityZones", zones}});
+    return kCliOk;
+  }
+  Table table({"REGION", "ZONE", "ID", "STATE"});
+  for (const Json& zone : zones) {
+    table.add({text_of(zone, "RegionName"), text_of(zone, "ZoneName"), text_of(zone, "ZoneId"),
+               text_of(zone, "State")});
+  }
+  table.print();
+  return kCliOk;
+}
+
 }  // namespace haneul::agent

@@ -149,6 +149,9 @@ void add_others(CLI::App& app, Arguments& args, Action& chosen) {
   CLI::App& type = *app.add_subcommand("type", "instance types")->require_subcommand(1);
   add(type, args, chosen, "ls", "list instance types",
       [&args](Api& api) { return type_list_command(api, args.shared); });
+  CLI::App& zone = *app.add_subcommand("zone", "regions and Availability Zones")->require_subcommand(1);
+  add(zone, args, chosen, "ls", "list the zones of all regions (haneuld --regions)",
+      [&args](Api& api) { return zone_list_command(api, args.shared); });
   add(app, args, chosen, "status", "what the daemon says of itself",
       [&args](Api& api) { return status_command(api, args.shared); });
   add(app, args, chosen, "doctor", "whether this machine can run instances",

@@ -83,7 +83,16 @@ TEST_F(DaemonTest, CliErrorsAreOneSentenceWithEc2sCode) {
   EXPECT_EQ(haneul({"terminate", "i-0123456789abcdef0"}).err,
             "haneul: The instance ID 'i-0123456789abcdef0' does not exist (InvalidInstanceID.NotFound)\n");
   EXPECT_EQ(haneul({"--region", "mars", "ls"}).err,
-            "haneul: Invalid region: [mars] (InvalidParameterValue)\n");
+            "haneul: Invalid region: [mars]; this cloud has us-east-1, eu-west-1 (InvalidParameterValue)\n");
+}
+
+TEST_F(DaemonTest, ZonesOfAllRegionsAreListed) {
+  start_daemon();
+  std::string zones = haneul({"zone", "ls"}).out;
+  EXPECT_THAT(zones, HasSubstr("us-east-1b use1-az2 available"));
+  EXPECT_THAT(zones, HasSubstr("eu-west-1c euw1-az3 available"));
+  Json json = parse_json(haneul({"zone", "ls", "--json"}).out).value();
+  EXPECT_EQ(json["AvailabilityZones"].size(), 6U);
 }
 
 TEST_F(DaemonTest, KeysAreSavedForTheUserOnly) {
