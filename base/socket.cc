@@ -2,6 +2,7 @@
 #include "base/socket.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -41,17 +42,30 @@ const sockaddr* generic(const Address& address) {
   return reinterpret_cast<const sockaddr*>(&address.value);
 }
 
+bool is_listener_dead(int connected) {
+  ucred listener{};
+  socklen_t size = sizeof listener;
+  return ::getsockopt(connected, SOL_SOCKET, SO_PEERCRED, &listener, &size) == 0 && listener.pid > 0 &&
+         ::kill(listener.pid, 0) != 0 && errno == ESRCH;
+}
+
 // Frees the name for a new socket, if what has it is a socket that nobody serves: only a refused connection
 // says so. Another error may be a live socket's of another type, or another user's.
-Status remove_dead(const std::filesystem::path& path, const Address& address, int type) {
+Status remove_dead(const std::filesystem::path& path, const Address& address, int type, Listener listener) {
   struct stat info {};
   if (::lstat(path.c_str(), &info) == 0 && !S_ISSOCK(info.st_mode)) {
     return make_error(ErrorCode::kExists, "{} exists and is not a socket", path.string());
   }
   UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return errno_error("socket");
-  if (::connect(fd.get(), generic(address), sizeof address.value) == 0 || errno == EAGAIN) {
+  const bool connected = ::connect(fd.get(), generic(address), sizeof address.value) == 0;
+  const bool orphan = connected && listener == Listener::kStays && is_listener_dead(fd.get());
+  if (connected ? !orphan : errno == EAGAIN) {
     return make_error(ErrorCode::kExists, "{} is already served by a live process", path.string());
+  }
+  if (orphan) {
+    ::unlink(path.c_str());
+    return {};
   }
   if (errno == EPROTOTYPE) {
     return make_error(ErrorCode::kExists, "{} is a socket of another kind, of a live process", path.string());
@@ -90,13 +104,13 @@ Result<UniqueFd> connect_unix(const std::filesystem::path& path, int type,
   return fd;
 }
 
-Result<UniqueFd> listen_unix(const std::filesystem::path& path, int type, unsigned mode) {
+Result<UniqueFd> listen_unix(const std::filesystem::path& path, int type, unsigned mode, Listener listener) {
   UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
   if (!fd) return errno_error("socket");
   Address address = TRY(address_of(path));
   if (::bind(fd.get(), generic(address), sizeof address.value) != 0) {
     if (errno != EADDRINUSE) return errno_error("cannot listen on {}", path.string());
-    TRY(remove_dead(path, address, type));
+    TRY(remove_dead(path, address, type, listener));
     if (::bind(fd.get(), generic(address), sizeof address.value) != 0) {
       return errno_error("cannot listen on {}", path.string());
     }

@@ -19,8 +19,11 @@ namespace haneul {
 
 /// Listens on a new socket file of the type given (SOCK_STREAM or SOCK_SEQPACKET). A file left by a process
 /// that no longer serves it is replaced; one that is served, or may be, is kExists. Paths longer than sun_path
-/// work.
-Result<UniqueFd> listen_unix(const std::filesystem::path& path, int type, unsigned mode = 0600);
+/// work. kStays: whoever listens there does so itself and passes its socket to nobody. Then the death of that process is
+/// enough, though a child that it had just made may still have the socket open for a moment.
+enum class Listener { kMayBePassedOn, kStays };
+Result<UniqueFd> listen_unix(const std::filesystem::path& path, int type, unsigned mode = 0600,
+                             Listener listener = Listener::kMayBePassedOn);
 /// kTimeout if the other side takes no connection in that time: it may be hostile, and never take one. The
 /// socket itself has no time limit.
 Result<UniqueFd> connect_unix(const std::filesystem::path& path, int type,

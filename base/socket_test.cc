@@ -2,8 +2,11 @@
 #include "base/socket.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -46,6 +49,29 @@ TEST_F(SocketTest, ALiveSocketIsRefusedAndADeadOneReplaced) {
     EXPECT_EQ(second.error().message(), path.string() + " is already served by a live process");
   }
   EXPECT_TRUE(listen_unix(path, SOCK_STREAM).ok());
+}
+
+// A daemon that is killed between fork() and exec() leaves a child that has its socket open.
+TEST_F(SocketTest, AListenerThatStaysIsDeadWhenItsProcessIs) {
+  auto path = folder_ / "control";
+  UniqueFd kept;
+  {
+    auto [end, its_end] = socket_pair(SOCK_SEQPACKET).value();
+    pid_t pid = ::fork();
+    if (pid == 0) {
+      UniqueFd listener = listen_unix(path, SOCK_STREAM).value();
+      int fds[] = {listener.get()};
+      (void)send_packet(its_end.get(), "listening", fds).ok();
+      ::pause();
+    }
+    kept = std::move(receive_packet(end.get()).value().fds[0]);
+    EXPECT_EQ(listen_unix(path, SOCK_STREAM, 0600, Listener::kStays).error().code(), ErrorCode::kExists);
+    ::kill(pid, SIGKILL);
+    ASSERT_EQ(::waitpid(pid, nullptr, 0), pid);
+  }
+  EXPECT_EQ(listen_unix(path, SOCK_STREAM).error().code(), ErrorCode::kExists)
+      << "it may have been passed on";
+  EXPECT_TRUE(listen_unix(path, SOCK_STREAM, 0600, Listener::kStays).ok());
 }
 
 TEST_F(SocketTest, OnlyARefusedConnectionMeansDead) {

@@ -2,7 +2,6 @@
 #include "agent/daemon/footprint.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,8 +57,13 @@ Result<UniqueFd> Footprint::lock(const std::filesystem::path& state) {
   for (;;) {
     bool new_lock = !std::filesystem::exists(path, error);
     UniqueFd lock = TRY(open_file(path, O_RDWR | O_CREAT));
-    if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno != EWOULDBLOCK) return errno_error("cannot lock {}", state.string());
+    // The process's own lock, not the open file's: a child that is about to become a VMM when the daemon is killed would hold
+    // that for a while.
+    struct flock whole {};
+    whole.l_type = F_WRLCK;
+    whole.l_whence = SEEK_SET;
+    if (::fcntl(lock.get(), F_SETLK, &whole) != 0) {
+      if (errno != EACCES && errno != EAGAIN) return errno_error("cannot lock {}", state.string());
       return make_error(ErrorCode::kBusy, "another haneuld has the state folder {}", state.string());
     }
     // One whose start failed may have removed the file between our opening and our locking it.

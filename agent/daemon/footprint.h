@@ -18,8 +18,8 @@ class Footprint {
  public:
   /// Makes the folder, with this mode, and those above it, if it is not there.
   Status make_folder(const std::filesystem::path& path, mode_t mode);
-  /// The state folder's lock, held as long as the descriptor; what is in the folder now was there before. kBusy:
-  /// another process has it, and everything in the folder is that one's.
+  /// The state folder's lock, this process's as long as the descriptor; what is in the folder now was there before.
+  /// kBusy: another process has it, and everything in the folder is that one's.
   Result<UniqueFd> lock(const std::filesystem::path& state);
   /// Removes what was made: what a start makes in the locked folder and was not there before, and folders of
   /// make_folder() that are empty again.

@@ -152,7 +152,7 @@ std::optional<Failure> Daemon::prepare() {
   if (!lock.ok())
     return failure(lock.error(), lock.error().code() == ErrorCode::kBusy ? kExitInUse : kExitFailed);
   lock_ = std::move(*lock);
-  auto listener = listen_unix(options_.socket, SOCK_STREAM, 0660);
+  auto listener = listen_unix(options_.socket, SOCK_STREAM, 0660, Listener::kStays);
   if (!listener.ok())
     return failure(listener.error(),
                    listener.error().code() == ErrorCode::kExists ? kExitInUse : kExitFailed);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include "agent/daemon/footprint.h"
 #include "agent/daemon/network_record.h"
 #include "agent/daemon/vmm_users.h"
+#include "base/socket.h"
 #include "tests/support/files.h"
 
 namespace haneul::agent {
@@ -148,10 +150,46 @@ TEST(Footprint, TheJournalOfAnOlderDatabaseStays) {
   EXPECT_TRUE(std::filesystem::exists(folder.path() / "state.db-wal"));
 }
 
+/// Another process that has the folder's lock until it is killed. A child of it, as one that is about to become a VMM, has
+/// its files open for longer.
+class Holder {
+ public:
+  explicit Holder(const std::filesystem::path& folder) {
+    auto [ours, theirs] = socket_pair(SOCK_STREAM).value();
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      ours.reset();
+      Footprint footprint;
+      UniqueFd lock = footprint.lock(folder).value();
+      const bool child = ::fork() == 0;
+      char byte = child ? 'c' : 'p';
+      (void)!::write(theirs.get(), &byte, 1);
+      // Until our end is closed.
+      while (::read(theirs.get(), &byte, 1) > 0) {
+      }
+      ::_exit(0);
+    }
+    theirs.reset();
+    char bytes[2];
+    for (size_t i = 0; i < 2; ++i) CHECK(::read(ours.get(), &bytes[i], 1) == 1);
+    end_ = std::move(ours);
+  }
+  ~Holder() {
+    if (pid_ != 0) kill();
+  }
+  void kill() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(std::exchange(pid_, 0), nullptr, 0);
+  }
+
+ private:
+  UniqueFd end_;
+  pid_t pid_ = 0;
+};
+
 TEST(Footprint, TheFolderOfAnotherIsLeftAlone) {
   haneul::testing::TempFolder folder;
-  Footprint first;
-  UniqueFd lock = first.lock(folder.path()).value();
+  Holder first(folder.path());
   folder.file("state.db", "the first one's");
   Footprint second;
   auto refused = second.lock(folder.path());
@@ -161,6 +199,15 @@ TEST(Footprint, TheFolderOfAnotherIsLeftAlone) {
   second.undo();
   EXPECT_TRUE(std::filesystem::exists(folder.path() / "state.db"));
   EXPECT_TRUE(std::filesystem::exists(folder.path() / "lock"));
+}
+
+TEST(Footprint, AKilledOnesFolderIsFree) {
+  haneul::testing::TempFolder folder;
+  Holder first(folder.path());
+  first.kill();
+  Footprint second;
+  auto lock = second.lock(folder.path());
+  EXPECT_TRUE(lock.ok()) << lock.error().message();
 }
 
 TEST(Footprint, AFileInPlaceOfAFolderIsTold) {
