@@ -119,7 +119,20 @@ std::vector<RegionPlan> plan(const std::vector<WantedRegion>& wanted, const std:
   return regions;
 }
 
-/// What stands in the way of the places that are to go. Terminated instances do not: they go with them.
+/// What has ended is in nobody's way: it is forgotten in time, whatever its place.
+bool has_ended(std::string_view kind, const std::string& state) {
+  if (kind == InstanceRecord::kKind) return state == "terminated";
+  if (kind == ImageRecord::kKind) return state == "deregistered";
+  return kind == TaskRecord::kKind && state != "pending";
+}
+
+/// A member's text; "" for whatever else: a record that cannot be read is the model's to refuse.
+std::string text_of(const Json& record, const char* member) {
+  auto found = record.find(member);
+  return found != record.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+/// What stands in the way of the places that are to go.
 class Leaving {
  public:
   Leaving(const std::vector<RegionPlan>& before, const std::vector<RegionPlan>& after) {
@@ -134,20 +147,15 @@ class Leaving {
     }
   }
 
-  Status look_through(StateStore& store, Batch& batch) {
+  Status look_through(StateStore& store) const {
     for (const char* kind : {InstanceRecord::kKind, VolumeRecord::kKind, SnapshotRecord::kKind,
                              ImageRecord::kKind, KeyRecord::kKind, TaskRecord::kKind}) {
       for (const StateStore::Object& object : TRY(store.list(kind))) {
-        // One that cannot be read is the model's to refuse.
         Answer<Json> json = parse_json(object.value);
-        if (!json.ok() || !json->is_object()) continue;
-        std::string place = json->value("zone", "");
-        if (!zones_.contains(place)) place = json->value("region", "");
+        if (!json.ok() || !json->is_object() || has_ended(kind, text_of(*json, "state"))) continue;
+        std::string place = text_of(*json, "zone");
+        if (!zones_.contains(place)) place = text_of(*json, "region");
         if (!zones_.contains(place) && !regions_.contains(place)) continue;
-        if (kind == std::string_view(InstanceRecord::kKind) && json->value("state", "") == "terminated") {
-          batch.remove(kind, object.id);
-          continue;
-        }
         return make_error(ErrorCode::kExists,
                           "{} is still in {}: delete it first, or leave {} among the --regions", object.id,
                           place, place);
@@ -195,10 +203,9 @@ Result<std::vector<RegionPlan>> settle_regions(StateStore& store,
   std::vector<RegionPlan> regions =
       wanted ? plan(*wanted, known.value_or(std::vector<RegionPlan>())) : default_regions();
   if (known == regions) return regions;
-  Batch batch;
-  if (known) TRY(Leaving(*known, regions).look_through(store, batch));
-  batch.put(RegionsRecord::kKind, RegionsRecord::kId, to_text(encode(RegionsRecord{regions})));
-  TRY(store.commit(batch));
+  if (known) TRY(Leaving(*known, regions).look_through(store));
+  TRY(store.commit(
+      Batch().put(RegionsRecord::kKind, RegionsRecord::kId, to_text(encode(RegionsRecord{regions})))));
   return regions;
 }
 

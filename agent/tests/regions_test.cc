@@ -117,11 +117,28 @@ TEST_F(RegionsRecordTest, WhatIsInUseStays) {
   EXPECT_EQ(settled(), "us-east-1 a0 b1 c2; eu-west-1 a3") << "nothing changed";
 }
 
-TEST_F(RegionsRecordTest, WhatIsTerminatedGoesWithItsZone) {
+TEST_F(RegionsRecordTest, WhatHasEndedIsInNobodysWay) {
   EXPECT_EQ(settled(), kDefault);
   put_instance("eu-west-1a", "terminated");
+  ImageRecord image;
+  image.id = "ami-1";
+  image.region = "eu-west-1";
+  image.state = "deregistered";
+  put(image);
+  TaskRecord task;
+  task.id = "check-1";
+  task.region = "eu-west-1";
+  put(task);
+  EXPECT_THAT(settled("us-east-1"), ::testing::StartsWith("check-1 is still in eu-west-1"));
+  task.state = "completed";
+  put(task);
   EXPECT_EQ(settled("us-east-1"), "us-east-1 a0 b1 c2");
-  EXPECT_TRUE(store_->list(InstanceRecord::kKind)->empty());
+}
+
+TEST_F(RegionsRecordTest, ARecordThatCannotBeReadIsLeftToTheModel) {
+  EXPECT_EQ(settled(), kDefault);
+  ASSERT_TRUE(store_->commit(Batch().put("volume", "vol-1", R"({"zone": 5, "region": []})")).ok());
+  EXPECT_EQ(settled("us-east-1"), "us-east-1 a0 b1 c2");
 }
 
 TEST_F(RegionsRecordTest, ADamagedRecordIsRefused) {
