@@ -210,6 +210,12 @@ void Runner::push_layers(std::vector<launch::VmmClient::PushLayer> pushes, PushR
   begin_next_push();
 }
 
+bool Runner::has_closed(std::string_view disk) const {
+  if (machine_ == nullptr) return false;
+  const std::vector<std::string> ids = machine_->disk_ids();
+  return std::find(ids.begin(), ids.end(), disk) == ids.end();
+}
+
 bool Runner::is_pushing(std::string_view disk) const {
   auto names = [disk](const std::vector<launch::VmmClient::PushLayer>& pushes) {
     return std::any_of(pushes.begin(), pushes.end(), [disk](const auto& push) { return push.disk == disk; });

@@ -41,6 +41,8 @@ class Runner final : public ControlHandler {
   const RunnerConfig& config() const { return config_; }
   Console& console() { return *console_; }
   Machine& machine() { return *machine_; }
+  /// Whether the machine has let go of a disk that it was given. No machine, as at the end: none of them.
+  bool has_closed(std::string_view disk) const;
   /// Whether a snapshot of the disk waits or is under way.
   bool is_pushing(std::string_view disk) const;
   /// Called once, when the vCPUs run (or stand ready, paused).

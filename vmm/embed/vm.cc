@@ -80,11 +80,13 @@ Result<launch::VmmClient::PushLayer> next_layer(const vmm::Runner& runner, const
   return launch::VmmClient::PushLayer{id, {std::move(file), std::nullopt}};
 }
 
-/// Takes a failed snapshot's file away, unless the disk stands on it all the same or is gone with it.
+/// Takes a failed snapshot's file away, unless the disk stands on it all the same, or may have: of one that was detached
+/// meanwhile that is not known any more.
 void remove_unused_layer(const vmm::Runner& runner, const std::string& id, const std::string& path,
                          size_t layers_before) {
   const launch::Disk* disk = find_disk(runner, id);
-  if (disk != nullptr && disk->layers.size() == layers_before) ::unlink(path.c_str());
+  if (disk != nullptr && !runner.has_closed(id) && disk->layers.size() == layers_before)
+    ::unlink(path.c_str());
 }
 
 Result<vmm::RunnerConfig> runner_config(const VmConfig& from) {
@@ -212,6 +214,8 @@ class Vm::Impl {
     if (!watched.ok()) return give_up(watched.error());
     ready.set_value(Status());
     auto end = (*runner)->run();
+    // Before it is told: who waits for the end may open the disks again.
+    runner->reset();
     finish(end.ok() ? VmEnd{std::string(vmm::name(end->reason)), end->detail}
                     : VmEnd{"failed", end.error().message()});
   }
