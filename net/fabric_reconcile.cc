@@ -125,12 +125,12 @@ Status Fabric::Impl::refresh() {
       options_.mode == NetworkMode::kHost ? TRY(plan_uplinks(netlink_, identity())) : UplinkPlan{};
   if (plan.changed != uplinks_.changed || plan.guarded != uplinks_.guarded) settled_ = false;
   uplinks_ = std::move(plan);
-  if (!settled_) {
-    for (const Zone& zone : zones_) TRY(netlink_.set_alias(zone.index, mark()).context(zone.bridge));
-  }
   bool there = TRY(rules_are_there());
   if (!there) LOG_WARNING("net {}: somebody removed the firewall's rules; they are put back", options_.tag);
   if (!settled_ || !there) TRY(apply(nics_));
+  if (!settled_) {
+    for (const Zone& zone : zones_) TRY(netlink_.set_alias(zone.index, mark()).context(zone.bridge));
+  }
   settled_ = true;
   return switch_on(uplinks_);
 }
