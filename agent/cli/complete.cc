@@ -170,12 +170,16 @@ std::set<std::string> Place::candidates(Api& api, const std::string& begun) cons
 // What an option is given in these words, the last of which is not complete.
 std::string value_in(const std::vector<std::string>& words, const std::string& option,
                      const std::string& otherwise) {
-  std::string value = otherwise;
-  for (size_t i = 0; i + 1 < words.size(); ++i) {
-    if (words[i] == option && i + 2 < words.size()) value = words[i + 1];
+  std::string value;
+  for (size_t i = 0; i + 2 < words.size(); ++i) {
+    // A shell may make three words of OPTION=VALUE.
+    const bool cut = words[i + 1] == "=" && i + 3 < words.size();
+    if (words[i] == option) value = words[i + (cut ? 2 : 1)];
     if (words[i].starts_with(option + "=")) value = words[i].substr(option.size() + 1);
   }
-  return value;
+  const char* home = std::getenv("HOME");  // NOLINT(concurrency-mt-unsafe)
+  if (home != nullptr && value.starts_with("~/")) value.replace(0, 1, home);
+  return value.empty() || value == "=" ? otherwise : value;
 }
 
 }  // namespace
