@@ -168,7 +168,10 @@ Result<std::vector<LayerGuards::Held>> LocalStore::hold_layers(const std::vector
     }
   }
   std::vector<LayerGuards::Held> held;
-  for (const std::string& layer : layers) held.push_back(TRY(guards_.lock(layer, LayerGuards::Use::kAlone)));
+  // Not for as long as a check reads one: whoever wants it taken back holds locks of its own, and tries again.
+  auto at_once = [] { return false; };
+  for (const std::string& layer : layers)
+    held.push_back(TRY(guards_.lock(layer, LayerGuards::Use::kAlone, at_once)));
   return held;
 }
 
