@@ -50,20 +50,9 @@ class Terminal {
   Terminal(const Terminal&) = delete;
   Terminal& operator=(const Terminal&) = delete;
 
-  void type(const std::string& keys) {
-    EXPECT_EQ(::write(master_.get(), keys.data(), keys.size()), ssize_t(keys.size()));
-  }
-  /// Types as much as is taken until so many bytes are; false if it is not.
-  bool paste(size_t bytes) {
-    std::string text(1024, 'x');
-    return eventually([&] {
-      read();
-      ssize_t wrote = 0;
-      while (bytes > 0 && (wrote = ::write(master_.get(), text.data(), std::min(bytes, text.size()))) > 0)
-        bytes -= static_cast<size_t>(wrote);
-      return bytes == 0;
-    });
-  }
+  /// Waits for room, which a paste before it may have left none of.
+  void type(const std::string& keys) { EXPECT_TRUE(put(keys)) << "the keyboard is no longer read"; }
+  bool paste(size_t bytes) { return put(std::string(bytes, 'x')); }
   /// Waits until it has shown this.
   void expect(const std::string& text) {
     EXPECT_TRUE(eventually([&] {
@@ -96,6 +85,17 @@ class Terminal {
   const std::string& shown() const { return shown_; }
 
  private:
+  /// False if not all of it is taken.
+  bool put(std::string_view text) {
+    return eventually([&] {
+      read();
+      ssize_t wrote = 0;
+      while (!text.empty() &&
+             (wrote = ::write(master_.get(), text.data(), std::min<size_t>(text.size(), 1024))) > 0)
+        text.remove_prefix(static_cast<size_t>(wrote));
+      return text.empty();
+    });
+  }
   termios mode() const {
     termios mode{};
     ::tcgetattr(slave_.get(), &mode);
