@@ -24,6 +24,7 @@ struct Zone {
   std::string label;     ///< one letter, of its own in the cloud
 };
 constexpr unsigned kSubnetBits = 20;
+constexpr size_t kMaxZones = size_t{1} << (kSubnetBits - 16);  ///< subnets of a /16
 constexpr uint32_t kEc2sVpc = 172u << 24 | 31u << 16;
 
 /// A zone as it is configured. Its subnet is the one of this number, 0 to 15, for as long as the zone is there.

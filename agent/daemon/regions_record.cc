@@ -12,8 +12,6 @@
 namespace haneul::agent {
 namespace {
 
-constexpr size_t kMaxZones = 16;
-
 std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;
   for (size_t begin = 0;;) {
@@ -60,13 +58,13 @@ Result<std::optional<std::vector<RegionPlan>>> read_record(StateStore& store) {
     Answer<Json> json = parse_json(object.value);
     auto record = json.ok() ? decode_checked<RegionsRecord>(*json) : Answer<RegionsRecord>(json.error());
     bool sound = record.ok() && !record->regions.empty();
+    std::set<int64_t> numbers;
     for (size_t i = 0; sound && i < record->regions.size(); ++i) {
-      const RegionPlan& region = record->regions[i];
-      sound = !region.zones.empty() &&
-              std::all_of(region.zones.begin(), region.zones.end(), [](const ZonePlan& zone) {
-                return zone.letter.size() == 1 && zone.number >= 0 &&
-                       zone.number < static_cast<int64_t>(kMaxZones);
-              });
+      const std::vector<ZonePlan>& zones = record->regions[i].zones;
+      sound = !zones.empty() && std::all_of(zones.begin(), zones.end(), [&](const ZonePlan& zone) {
+        return zone.letter.size() == 1 && zone.number >= 0 && zone.number < static_cast<int64_t>(kMaxZones) &&
+               numbers.insert(zone.number).second;
+      });
     }
     if (!sound) {
       return make_error(ErrorCode::kCorrupt, "the state of {} {} cannot be read", RegionsRecord::kKind,

@@ -142,10 +142,12 @@ TEST_F(RegionsRecordTest, ARecordThatCannotBeReadIsLeftToTheModel) {
 }
 
 TEST_F(RegionsRecordTest, ADamagedRecordIsRefused) {
-  for (const char* damaged :
-       {"x", "{}", R"({"regions": []})", R"({"regions": [{"name": "us-east-1", "zones": []}]})",
-        R"({"regions": [{"name": "us-east-1", "zones": [{"letter": "a", "number": 16}]}]})",
-        R"({"regions": [{"name": "us-east-1", "zones": [{"letter": "", "number": 0}]}]})"}) {
+  for (
+      const char* damaged :
+      {"x", "{}", R"({"regions": []})", R"({"regions": [{"name": "us-east-1", "zones": []}]})",
+       R"({"regions": [{"name": "us-east-1", "zones": [{"letter": "a", "number": 16}]}]})",
+       R"({"regions": [{"name": "us-east-1", "zones": [{"letter": "", "number": 0}]}]})",
+       R"({"regions": [{"name": "us-east-1", "zones": [{"letter": "a", "number": 0}, {"letter": "b", "number": 0}]}]})"}) {
     ASSERT_TRUE(store_->commit(Batch().put(RegionsRecord::kKind, RegionsRecord::kId, damaged)).ok());
     EXPECT_EQ(settled(), "the state of regions regions cannot be read") << damaged;
   }
