@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // haneul-vmm: runs one instance. The daemon starts it with descriptors only; by hand it takes paths as well.
+#include <link.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
+#include <span>
 #include <tuple>
 
 #include "base/file.h"
@@ -70,6 +74,22 @@ void report_ready(UniqueFd& ready) {
   ready.reset();
 }
 
+/// Gives the program's own pages back: most were needed to start, and what is still used comes again from the page cache.
+/// (With them go a debugger's breakpoints.)
+void forget_start() {
+  auto visit = [](dl_phdr_info* object, size_t, void*) {
+    const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+    for (const auto& segment : std::span(object->dlpi_phdr, object->dlpi_phnum)) {
+      if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) continue;
+      uint64_t start = (object->dlpi_addr + segment.p_vaddr) / page * page;
+      uint64_t end = object->dlpi_addr + segment.p_vaddr + segment.p_memsz;
+      std::ignore = ::madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED);
+    }
+    return 0;
+  };
+  ::dl_iterate_phdr(visit, nullptr);
+}
+
 /// A failure before the guest ran: said on standard error, and in the status file for the launcher.
 int give_up(const Options& options, const Error& error, int status) {
   write_status(options.status, "failed", error.message());
@@ -112,7 +132,10 @@ int run(Options options) {
     (*runner)->set_console_listener(
         [](std::span<const std::byte> data) { (void)write_all(STDOUT_FILENO, data); });
   }
-  (*runner)->set_on_started([&options] { report_ready(options.ready); });
+  (*runner)->set_on_started([&options] {
+    report_ready(options.ready);
+    forget_start();
+  });
   auto end = (*runner)->run();
   if (!end.ok()) return give_up(options, end.error(), kExitFailed);
   runner->reset();
