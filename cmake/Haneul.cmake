@@ -73,21 +73,21 @@ if(HANEUL_TESTS)
   add_dependencies(sanitized_tests unit_tests)
 endif()
 
-# haneul_test(NAME SOURCES ... [DEPS folder ...] [LIBS target ...] [LABELS ...] [TIMEOUT seconds])
-# A GoogleTest program bin/tests/NAME, one CTest entry "folder/NAME". Labels tell `check` where it can run:
+# haneul_test(NAME SOURCES ... [DEPS folder ...] [LIBS target ...] [LABELS ...] [TIMEOUT seconds] [RUNNER command ...])
+# A GoogleTest program bin/tests/NAME, one CTest entry "folder/NAME"; RUNNER is put before its command. Labels tell `check` where it can run:
 # none = anywhere, unprivileged, without KVM; kvm = any /dev/kvm; root = root or user namespaces;
 # image, host = QEMU in software emulation; linux = a KVM that boots Linux (long: not with everything else); sanitized = run under the sanitizers as well, where /dev/kvm is.
 function(haneul_test name)
   if(NOT HANEUL_TESTS)
     return()
   endif()
-  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;DEPS;LIBS;LABELS" ${ARGN})
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;DEPS;LIBS;LABELS;RUNNER" ${ARGN})
   list(TRANSFORM arg_DEPS PREPEND haneul_)
   add_executable(${name} ${arg_SOURCES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin/tests)
   target_link_libraries(${name} PRIVATE haneul_flags ${arg_DEPS} ${arg_LIBS} GTest::gtest GTest::gtest_main GTest::gmock)
   file(RELATIVE_PATH folder ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
-  add_test(NAME ${folder}/${name} COMMAND ${name})
+  add_test(NAME ${folder}/${name} COMMAND ${arg_RUNNER} $<TARGET_FILE:${name}>)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
   endif()
