@@ -41,6 +41,8 @@ class Runner final : public ControlHandler {
   const RunnerConfig& config() const { return config_; }
   Console& console() { return *console_; }
   Machine& machine() { return *machine_; }
+  /// Whether the next machine, after a reset, is built and does not run yet.
+  bool between_lives() const { return between_lives_; }
   /// Whether the machine has let go of a disk that it was given. No machine, as at the end: none of them.
   bool has_closed(std::string_view disk) const;
   /// Whether a snapshot of the disk waits or is under way.
@@ -92,8 +94,8 @@ class Runner final : public ControlHandler {
   std::deque<QueuedPush> push_queue_;
   bool paused_ = false;
   bool stopping_ = false;
-  bool off_ = false;            // the power button, when no guest ran
-  bool between_lives_ = false;  // the next machine is built and does not run yet
+  bool off_ = false;  // the power button, when no guest ran
+  bool between_lives_ = false;
   std::chrono::steady_clock::time_point lives_paid_until_;
   std::set<std::string> leaving_;  // disks that the guest was asked to let go
   LogLimiter log_limit_;
