@@ -71,7 +71,7 @@ kvm_is_here() {
 
 # shellcheck disable=SC2034 # host is for those who source this
 # choose_host: sets `host` to the command that runs its arguments where Linux guests run, and says which that is.
-# HANEUL_TESTHOST_MIB and HANEUL_TESTHOST_SECONDS give the emulated host other limits.
+# HANEUL_TESTHOST_MIB and HANEUL_TESTHOST_SECONDS give the emulated host other limits (a test has its own seconds).
 choose_host() {
   local verdict
   if verdict=$("$top/build/release/bin/haneul-vmm" --probe 2>&1); then
